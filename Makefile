@@ -1,0 +1,50 @@
+# Everything a person needs: `make demo` and `make test`. Each makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --constraint constraints.txt
+
+.PHONY: demo test check format lint types docs recipe table clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The core: enough to upscale with the model in the package.
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable .
+	touch $@
+
+# Everything else. torch first: a later package would take another build of it.
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch
+	$(PIP) --editable ".[dev]"
+	touch $@ $(VENV)/.core
+
+demo: $(VENV)/.core ## upscale a real photo, write a before/after picture
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.dev ## the tests: no network, no data
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format --check src tests examples benchmarks
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check src tests examples benchmarks
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+check: format lint types test ## what CI runs
+
+docs: $(VENV)/.dev ## docs/cli/*.txt from the help texts
+	$(BIN)/python docs/write_cli_help.py
+
+recipe: $(VENV)/.dev ## the whole tiny recipe, about a quarter of an hour on 2 cores
+	$(BIN)/tocsr recipe --preset tiny
+
+table: $(VENV)/.dev ## the README's table of that run; KODAK is a folder of the 24 photos
+	$(BIN)/python benchmarks/recipe_table.py --runs runs/tiny --kodak $(or $(KODAK),../shared/data/eval/kodak24)
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

@@ -1,0 +1,7 @@
+"""`python -m tocsr`."""
+
+import sys
+
+from tocsr.cli import main
+
+sys.exit(main())

@@ -1,0 +1,85 @@
+"""What the deploy verbs are told; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from tocsr.config import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleConfig:
+    """Makes photos larger and sharper.
+
+    Args:
+        inputs: Photos (PNG, JPEG, WebP), or folders that are searched with their subfolders.
+        output: The file to write where there is one photo and this ends like an image, else the
+            folder, in which input folders are mirrored; by default PHOTO_x4.png beside each photo.
+        model: Model folder that tocsr export wrote; by default the model in the package.
+        tile: Pixels of a photo that are computed at once along a side; less takes less memory; 0
+            takes 256, about 0.6 GB.
+        seed: Seed of the noise that the network starts from.
+        format: Format of the results; auto goes by the output file, else by each photo.
+        quality: Quality of JPEG and WebP, 1 to 100.
+        overwrite: Makes results anew that are already there, instead of skipping them.
+        num_threads: CPU threads; 0 takes all cores.
+    """
+
+    verb: ClassVar[str] = "upscale"
+
+    inputs: list[Path] = field(metadata={"positional": True})
+    output: Path | None = None
+    model: Path | None = None
+    tile: int = 0
+    seed: int = 0
+    format: Literal["auto", "png", "jpg", "webp"] = "auto"
+    quality: int = 95
+    overwrite: bool = False
+    num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        require(len(self.inputs) > 0, "upscale needs at least one photo or folder of photos")
+        require(1 <= self.quality <= 100, f"quality must be in 1..100, got {self.quality}")
+        for name in ("tile", "seed", "num_threads"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must be at least 0, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Counts parameters and GMACs of encoder, U-Net, decoder and whole.
+
+    Args:
+        preset: Preset whose base and expanded networks are counted, without weights.
+        model: Folder of a finished model to count instead.
+        pixels: Side of the result that the GMACs are for.
+    """
+
+    verb: ClassVar[str] = "profile"
+
+    preset: str = "tiny"
+    model: Path | None = None
+    pixels: int = 512
+
+    def __post_init__(self) -> None:
+        require(
+            self.pixels > 0 and self.pixels % 64 == 0,
+            f"pixels must be a positive multiple of 64, got {self.pixels}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Writes a finished model as a folder that upscales without PyTorch.
+
+    Args:
+        model: Folder of the finished model, as distill wrote it.
+        output: Folder to write.
+    """
+
+    verb: ClassVar[str] = "export"
+
+    model: Path = Path("runs/tiny/distill/model")
+    output: Path

@@ -1,0 +1,90 @@
+"""From the command line to a configuration: preset, file, options, each laid over the one before.
+
+Options and help are made by jsonargparse from the verb's dataclass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from tocsr.config import PhaseConfig, check_keys, merged, preset_values, read_yaml
+from tocsr.errors import TocsrError
+from tocsr.verbs import config_class
+
+
+class _Parser(ArgumentParser):
+    """Raises our error instead of leaving the process."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        raise TocsrError(_readable(message, self), f"see: {self.prog} --help")
+
+
+def make_parser(name: str, defaults: dict[str, Any]) -> ArgumentParser:
+    """The parser of a verb; what the preset and the configuration file say are its defaults."""
+    config = config_class(name)
+    about = (config.__doc__ or "").split("\n")[0]
+    parser = _Parser(prog=f"tocsr {name}", description=about, exit_on_error=False)
+    positional = [f.name for f in fields(config) if f.metadata.get("positional")]
+    for field_name in positional:
+        parser.add_argument(field_name, nargs="+", type=Path, help="Files or folders.")
+    parser.add_class_arguments(config, skip=set(positional), help=about)
+    if issubclass(config, PhaseConfig):
+        parser.add_argument("--config", help="YAML file laid over the preset.")
+        parser.add_argument(
+            "--dry-run", action="store_true", help="Say what would be done, and do nothing."
+        )
+    if defaults:
+        parser.set_defaults(defaults)
+    return parser
+
+
+def _readable(message: str, parser: ArgumentParser) -> str:
+    """One line of jsonargparse's message, with the nearest option for one that it does not know."""
+    line = " ".join(message.split())
+    unknown = [word.split("=")[0] for word in line.split() if word.startswith("--")]
+    if "nrecognized" in line and unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        near = get_close_matches(unknown[0], known, n=1)
+        return f"unknown option '{unknown[0]}'" + (f", did you mean '{near[0]}'?" if near else "")
+    return line
+
+
+def _taken(argv: list[str], option: str) -> str | None:
+    """The value of `--option value` or `--option=value` in the arguments."""
+    for i, word in enumerate(argv):
+        if word == option and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(option + "="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def read_config(name: str, argv: list[str]) -> tuple[Any, bool]:
+    """The configuration of a verb from preset, file and options, in rising order of precedence.
+
+    Returns:
+        The configuration, and whether only a dry run is asked for.
+
+    Raises:
+        TocsrError: An unknown option, or a value that does not fit.
+    """
+    config = config_class(name)
+    defaults: dict[str, Any] = {}
+    if issubclass(config, PhaseConfig):
+        preset = _taken(argv, "--preset") or PhaseConfig.preset
+        defaults = preset_values(preset, config)
+        if file := _taken(argv, "--config"):
+            values = read_yaml(Path(file))
+            check_keys(config, values, file)
+            defaults = merged(defaults, values)
+    parser = make_parser(name, defaults)
+    parsed = parser.parse_args(argv)
+    dry_run = bool(parsed.pop("dry_run", False))
+    parsed.pop("config", None)
+    built = parser.instantiate_classes(parsed)
+    return config(**{field.name: built[field.name] for field in fields(config)}), dry_run

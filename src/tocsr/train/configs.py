@@ -1,0 +1,178 @@
+"""What each training phase is told; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from tocsr.config import DataConfig, OptimConfig, PhaseConfig, TaskConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(PhaseConfig):
+    """Train base networks from scratch, where no Stable Diffusion is given.
+
+    Args:
+        data: Photos and crops.
+        vae: Training of the 4-channel autoencoder.
+        vae_teacher: Training of the 16-channel autoencoder.
+        unet: Training of the 4-channel U-Net.
+        num_scale_batches: Batches that the latents' shift and scale are measured on.
+    """
+
+    verb: ClassVar[str] = "pretrain"
+
+    data: DataConfig
+    vae: OptimConfig = field(default_factory=OptimConfig)
+    vae_teacher: OptimConfig = field(default_factory=OptimConfig)
+    unet: OptimConfig = field(default_factory=OptimConfig)
+    num_scale_batches: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpandVaeConfig(PhaseConfig):
+    """Distil a 16-channel autoencoder into the base autoencoder (Eqs. 2 to 4).
+
+    Args:
+        vae: Folder of the base autoencoder; empty takes what pretrain made.
+        vae_teacher: Folder of the 16-channel autoencoder; empty takes what pretrain made.
+        data: Photos and crops.
+        optim: The training.
+        rec_weight: lambda, weight of the reconstruction loss.
+    """
+
+    verb: ClassVar[str] = "expand-vae"
+
+    vae: str = ""
+    vae_teacher: str = ""
+    data: DataConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    rec_weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpandUnetConfig(PhaseConfig):
+    """Widen the U-Net's ends and fine-tune it with the 16-channel autoencoder (Eqs. 5, 4).
+
+    Args:
+        unet: Folder of the base U-Net; empty takes what pretrain made.
+        vae_teacher: Folder of the 16-channel autoencoder; empty takes what pretrain made.
+        adapter: How the ends are widened: v1, v2 or v3 of the paper's table S4.
+        data: Photos and crops.
+        optim: The training.
+        vae_weight: Weight of the autoencoder's loss beside the diffusion loss.
+        rec_weight: lambda in the autoencoder's loss.
+        detach_latents: Whether the diffusion loss leaves the encoder alone.
+    """
+
+    verb: ClassVar[str] = "expand-unet"
+
+    unet: str = ""
+    vae_teacher: str = ""
+    adapter: Literal["v1", "v2", "v3"] = "v2"
+    data: DataConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    vae_weight: float = 1.0
+    rec_weight: float = 1.0
+    detach_latents: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrateConfig(PhaseConfig):
+    """Train every surrogate block on the teacher's own features (Eqs. 7, 8).
+
+    Args:
+        data: Photos and crops; the paper takes a quarter of its training data.
+        optim: The training, the same for every surrogate, unclipped.
+        local_only: Leaves out variants with an unbounded receptive field.
+        stages_per_group: Stages whose surrogates train together from one teacher pass; fewer take
+            less memory.
+        num_heldout: Samples that each surrogate's final error is measured on.
+    """
+
+    verb: ClassVar[str] = "calibrate"
+
+    data: DataConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    local_only: bool = False
+    stages_per_group: int = 1
+    num_heldout: int = 64
+
+    def __post_init__(self) -> None:
+        require(
+            self.optim.max_grad_norm == 0,
+            f"optim.max_grad_norm must be 0 in calibrate, got {self.optim.max_grad_norm}: a norm "
+            "over all surrogates would couple them",
+        )
+        require(
+            self.stages_per_group >= 1,
+            f"stages_per_group must be at least 1, got {self.stages_per_group}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneConfig(PhaseConfig):
+    """Fine-tune the selected compact U-Net end to end with the diffusion loss (Eq. 16).
+
+    Args:
+        data: Photos and crops.
+        optim: The training.
+    """
+
+    verb: ClassVar[str] = "finetune"
+
+    data: DataConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSrConfig(PhaseConfig):
+    """Train the compact U-Net as a conditional multi-step super-resolver (Eqs. 17 to 21).
+
+    Args:
+        data: Photos and crops.
+        task: What is restored.
+        optim: The training.
+    """
+
+    verb: ClassVar[str] = "train-sr"
+
+    data: DataConfig
+    task: TaskConfig = field(default_factory=TaskConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillConfig(PhaseConfig):
+    """Distil the multi-step super-resolver into one step (Eqs. 22, 23).
+
+    Args:
+        data: Photos and crops.
+        task: What is restored; the same as in train-sr.
+        optim: The training.
+        num_denoise_steps: Steps of the teacher's full sampling.
+        num_targets: Samples whose teacher result is computed once and kept on disk.
+        clip: Bound on the teacher's estimates of z_0 while it samples; 0 is none.
+        parametrization: What the student's U-Net predicts: the noise, as in the paper, or the
+            clean latent as z_LR plus a residual.
+        pixel_weight: Not in the paper: weight of an L1 loss between the decoded student's result
+            and the photo; 0 is off.
+    """
+
+    verb: ClassVar[str] = "distill"
+
+    data: DataConfig
+    task: TaskConfig = field(default_factory=TaskConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    num_denoise_steps: int = 15
+    num_targets: int = 1024
+    clip: float = 0.0
+    parametrization: Literal["noise", "clean"] = "noise"
+    pixel_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_targets > 0 and self.num_targets % self.optim.batch_size == 0,
+            f"num_targets must be a multiple of optim.batch_size, got {self.num_targets} and "
+            f"{self.optim.batch_size}",
+        )

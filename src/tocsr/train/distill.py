@@ -1,0 +1,139 @@
+"""distill: the multi-step super-resolver distilled into one step (paper 3.3.2, algorithm 4)."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from tocsr.data.images import PhotoCrops, batches
+from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample, sample_noise
+from tocsr.files import whole_file
+from tocsr.models.folders import load_unet, load_vae
+from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step, zero_head_
+from tocsr.models.vae import LATENT_STRIDE, latents_to_pixels
+from tocsr.runs import phase, require_result
+from tocsr.train.loop import fit, pick_device
+from tocsr.train.train_sr import lr_latents
+
+if TYPE_CHECKING:
+    from tocsr.data.images import Batch
+    from tocsr.models.compact import CompactUNet
+    from tocsr.models.vae import Autoencoder
+    from tocsr.runs import Report, Run
+    from tocsr.train.configs import DistillConfig
+
+
+def distillation_loss(predicted: Tensor, teacher_latent: Tensor) -> Tensor:
+    """L_distill = E || G_phi(z_T, z_LR) - z0_teacher ||^2, the mean over elements (Eq. 23)."""
+    return F.mse_loss(predicted, teacher_latent)
+
+
+def start_noise(latents: Tensor, seed: int, indices: list[int]) -> Tensor:
+    """z_T of each sample, like `latents`: the teacher and the student start from the same."""
+    return sample_noise(tuple(latents.shape[1:]), seed, indices, "start").to(latents.device)
+
+
+def teacher_targets(
+    config: DistillConfig,
+    sr_teacher: CompactUNet,
+    vae: Autoencoder,
+    run: Run,
+    device: torch.device,
+    report: Report,
+) -> Tensor:
+    """z0_teacher of the first `num_targets` samples: full sampling by the multi-step model.
+
+    Each batch is a file of its own under `targets/`, so that a killed run repeats one at most.
+
+    Returns:
+        (num_targets, Z, h, w), float16, on the CPU.
+    """
+    schedule, size = NoiseSchedule(), config.optim.batch_size
+    steps = range(config.num_targets // size)
+    files = [run.folder / "targets" / f"{step:06d}.safetensors" for step in steps]
+    missing = [step for step in steps if not files[step].exists()]
+    data = PhotoCrops(config.data, config.seed, config.num_targets)
+    for step, batch in zip(missing, batches(data, size, missing), strict=True):
+        lr_latent = lr_latents(vae, batch.images.to(device), config.task)
+        latent = ddim_sample(
+            conditioned(sr_teacher, lr_latent),
+            schedule,
+            start_noise(lr_latent, config.seed, batch.indices),
+            config.num_denoise_steps,
+            config.clip,
+        )
+        with whole_file(files[step]) as part:
+            save_file({"latents": latent.half().cpu().contiguous()}, part)
+        report("teacher sampling", step + 1, len(steps), {})
+    return torch.cat([load_file(file)["latents"] for file in files])
+
+
+def student_loss(
+    config: DistillConfig,
+    student: CompactUNet,
+    vae: Autoencoder,
+    targets: Tensor,
+    batch: Batch,
+) -> dict[str, Tensor]:
+    """Eq. 23 on a batch, and the pixel loss where it is on.
+
+    Returns:
+        `loss`, and its terms `distill` and `pixel`.
+    """
+    lr_latent = lr_latents(vae, batch.images, config.task)
+    noise = start_noise(lr_latent, config.seed, batch.indices)
+    predicted = one_step(student, NoiseSchedule(), noise, lr_latent, config.parametrization)
+    distill = distillation_loss(predicted, targets[batch.indices].to(predicted))
+    if not config.pixel_weight:
+        return {"loss": distill}
+    # Not in the paper: the photo itself, through the decoder, beside what the teacher made of it.
+    pixel = F.l1_loss(latents_to_pixels(vae, predicted).float(), batch.images)
+    return {"loss": distill + config.pixel_weight * pixel, "distill": distill, "pixel": pixel}
+
+
+def generator_facts(config: DistillConfig, unet: CompactUNet) -> GeneratorFacts:
+    """What the finished model's folder says about it."""
+    return GeneratorFacts(
+        upscale=config.task.upscale,
+        degradation=config.task.degradation,
+        latent_channels=unet.latent_channels,
+        pixel_multiple=LATENT_STRIDE * unet.size_multiple,
+        halo=2 * LATENT_STRIDE * unet.size_multiple,
+        local=unet.is_local,
+        parametrization=config.parametrization,
+        timestep=NoiseSchedule().last_timestep,
+    )
+
+
+@phase
+def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
+    """Samples the teacher, trains the student; writes the finished model to `model/`."""
+    require_result(config, "train-sr")
+    device = pick_device(config.device, config.num_threads)
+    sr_teacher = load_unet(config.runs / "train-sr" / "unet").to(device).requires_grad_(False)
+    vae = load_vae(config.runs / "expand-unet" / "vae").to(device).requires_grad_(False)
+    targets = teacher_targets(config, sr_teacher, vae, run, device, report)
+    student = copy.deepcopy(sr_teacher).requires_grad_(True)
+    if config.parametrization == "clean":
+        zero_head_(student)
+    figures = fit(
+        run,
+        config.verb,
+        {"unet": student},
+        lambda batch: student_loss(config, student, vae, targets, batch),
+        data=config.data,
+        optim=config.optim,
+        seed=config.seed,
+        device=device,
+        report=report,
+        num_distinct=config.num_targets,
+    )
+    OneStepGenerator(vae, student, generator_facts(config, student)).save_pretrained(
+        run.folder / "model"
+    )
+    return figures

@@ -1,0 +1,227 @@
+"""The training loop: the only one.
+
+A phase gives modules and a loss; the loop gives steps, mixed precision, accumulation, processes,
+a moving average, checkpoints and logs. Every sample is a function of (seed, index), the learning
+rate a function of the step, so the full state is weights, average, moments and a step number.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from tocsr.data.images import Batch, PhotoCrops, batches
+from tocsr.errors import TocsrError
+from tocsr.files import whole_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from tocsr.config import DataConfig, OptimConfig
+    from tocsr.runs import Report, Run
+
+# A batch -> its loss under "loss", and any other figures to log
+Loss = Callable[[Batch], "Mapping[str, Tensor]"]
+
+
+def pick_device(name: str, num_threads: int = 0) -> torch.device:
+    """The device called `name`; `auto` takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+        TocsrError: This machine or this PyTorch has no such device.
+    """
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    if name == "auto":
+        has_mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise TocsrError(f"device '{name}' cannot be used: {reason}", "try --device cpu") from error
+    return torch.device(name)
+
+
+def learning_rate(optim: OptimConfig, step: int) -> float:
+    """The learning rate of optimiser step `step`, counted from 0."""
+    if step < optim.warmup_steps:
+        return optim.lr * (step + 1) / optim.warmup_steps
+    if optim.schedule == "constant":
+        return optim.lr
+    progress = (step - optim.warmup_steps) / max(optim.num_steps - optim.warmup_steps, 1)
+    return optim.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class _Objective(nn.Module):
+    """The trained modules and their loss as one module, so that processes share its gradients."""
+
+    def __init__(self, modules: nn.ModuleDict, loss: Loss) -> None:
+        super().__init__()
+        self.trained, self.loss = modules, loss
+
+    def forward(self, batch: Batch) -> Mapping[str, Tensor]:
+        return self.loss(batch)
+
+
+def _average(decay: float) -> Any:
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], num: Tensor | int) -> None:
+        n = float(num)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds."""
+
+    objective: nn.Module
+    ema: AveragedModel
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Writes the whole state as one safetensors file, at once or not at all."""
+        tensors = {f"model.{k}": v for k, v in self.objective.state_dict().items()}
+        tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
+        # Cloned: the modules may share storage, which safetensors refuses.
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        facts = {"step": str(self.step), "seconds": str(self.seconds)}
+        with whole_file(path) as part:
+            save_file(tensors, part, metadata=facts)
+
+    def load(self, path: Path) -> None:
+        """Goes back to a saved state; without one, stays as it is."""
+        if not path.exists():
+            return
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            facts = file.metadata()
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, key = name.split(".", 1)
+            parts[part][key] = tensor
+        self.objective.load_state_dict(parts["model"])
+        self.ema.load_state_dict(parts["ema"])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            i, key = name.split(".")
+            moments.setdefault(int(i), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
+
+
+def fit(
+    run: Run,
+    label: str,
+    modules: Mapping[str, nn.Module],
+    loss: Loss,
+    *,
+    data: DataConfig,
+    optim: OptimConfig,
+    seed: int,
+    device: torch.device,
+    report: Report,
+    num_distinct: int = 0,
+) -> dict[str, float]:
+    """Trains `modules` in place, from where the run folder's checkpoint stands.
+
+    Args:
+        run: Where checkpoint and metrics go.
+        label: What the progress bar says.
+        modules: Networks whose parameters are trained; afterwards they hold the moving average.
+        loss: Batch -> "loss", a scalar, and figures to log; uses the very objects in `modules`.
+        data: Photos and crops.
+        optim: The training.
+        seed: Of the crops.
+        device: Where the modules are.
+        report: Told of every step.
+        num_distinct: Number of different samples that training cycles through; 0 for no end.
+
+    Returns:
+        The last logged figures, `step`, and `seconds` of training over all resumptions.
+
+    Raises:
+        TocsrError: The loss is not finite; the batch's files are named.
+    """
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", gradient_accumulation_steps=optim.accumulation
+    )
+    # Not accelerate's own autocast: one process may run phases of different precision in turn.
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=optim.precision == "bf16")
+    objective = _Objective(nn.ModuleDict(dict(modules)), loss).train()
+    params = [p for p in objective.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=optim.lr, weight_decay=optim.weight_decay)
+    ema = AveragedModel(objective.trained, multi_avg_fn=_average(optim.ema_decay))
+    state = _State(objective.trained, ema, optimizer)
+    state.load(run.checkpoint)
+    run.rewind_log(state.step)
+    wrapped, stepper = accelerator.prepare(objective, optimizer)
+    dataset = PhotoCrops(data, seed, optim.num_steps * optim.batch_size, num_distinct)
+    world, rank = accelerator.num_processes, accelerator.process_index
+    todo = range(state.step, optim.num_steps)
+    figures: dict[str, float] = {}
+    started = time.monotonic() - state.seconds
+    for batch in batches(dataset, optim.batch_size, todo, data.num_workers, rank, world):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(optim, state.step)
+        for part in batch.to(device).split(optim.accumulation):
+            with accelerator.accumulate(wrapped):
+                with autocast:
+                    terms = wrapped(part)
+                _check_finite(terms["loss"], part, state.step)
+                accelerator.backward(terms["loss"])
+                if accelerator.sync_gradients and optim.max_grad_norm:
+                    accelerator.clip_grad_norm_(params, optim.max_grad_norm)
+                stepper.step()
+                stepper.zero_grad()
+        ema.update_parameters(objective.trained)
+        state.step += 1
+        state.seconds = time.monotonic() - started
+        last = state.step == optim.num_steps
+        if state.step % optim.log_every == 0 or last:
+            means = accelerator.reduce({k: v.detach().float() for k, v in terms.items()}, "mean")
+            figures = {k: float(v) for k, v in means.items()}
+            record = {"step": state.step, **figures, "seconds": round(state.seconds, 2)}
+            if accelerator.is_main_process:
+                run.log(record)
+        if accelerator.is_main_process:
+            report(label, state.step, optim.num_steps, figures)
+            if state.step % optim.checkpoint_every == 0 or last:
+                state.save(run.checkpoint)
+    if optim.ema_decay:
+        objective.trained.load_state_dict(ema.module.state_dict())
+    for module in modules.values():
+        module.eval()
+    return {**(figures or _last_figures(run)), "seconds": state.seconds}
+
+
+def _last_figures(run: Run) -> dict[str, float]:
+    records = run.records()
+    return {k: v for k, v in records[-1].items() if k != "step"} if records else {}
+
+
+def _check_finite(loss: Tensor, batch: Batch, step: int) -> None:
+    if not torch.isfinite(loss):
+        raise TocsrError(
+            f"the loss of step {step} must be finite and is {float(loss)}; "
+            f"its photos: {', '.join(dict.fromkeys(batch.files))}",
+            "look at these photos, or lower optim.lr",
+        )

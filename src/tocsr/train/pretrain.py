@@ -1,0 +1,112 @@
+"""pretrain: base networks from scratch, where no Stable Diffusion is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from tocsr.data.images import PhotoCrops, batches
+from tocsr.diffusion import NoiseSchedule, denoising_loss, draws
+from tocsr.models.folders import base_unet, base_vae, load_vae
+from tocsr.models.vae import pixels_to_latents, reconstruct
+from tocsr.runs import phase
+from tocsr.seeding import derive_seed
+from tocsr.train.loop import fit, pick_device
+
+if TYPE_CHECKING:
+    from tocsr.data.images import Batch
+    from tocsr.models.compact import CompactUNet
+    from tocsr.models.vae import Autoencoder
+    from tocsr.runs import Report, Run
+    from tocsr.train.configs import PretrainConfig
+
+
+def reconstruction_loss(vae: Autoencoder, x: Tensor) -> Tensor:
+    """Mean |D(E(x)) - x| of images (B, 3, H, W) in [-1, 1]: L_rec of Eq. 4 alone."""
+    return F.l1_loss(reconstruct(vae, x)[1].float(), x)
+
+
+def latent_denoising_loss(
+    unet: nn.Module, vae: Autoencoder, schedule: NoiseSchedule, batch: Batch, seed: int
+) -> Tensor:
+    """L_diff on a batch's latents, autoencoder frozen, noise and timesteps by index (Eq. 5)."""
+    with torch.no_grad():
+        clean = pixels_to_latents(vae, batch.images)
+    return denoising_loss(unet, schedule, clean, *draws(schedule, clean, seed, batch.indices))
+
+
+@torch.no_grad()
+def measure_scale_(vae: Autoencoder, config: PretrainConfig, device: torch.device) -> None:
+    """Sets the latents' shift and scale so that they have mean 0 and variance 1."""
+    data = PhotoCrops(config.data, derive_seed(config.seed, "scale"), 2**31)
+    loader = batches(data, config.vae.batch_size, range(config.num_scale_batches))
+    latents = torch.cat([pixels_to_latents(vae, batch.images.to(device)) for batch in loader])
+    vae.register_to_config(
+        shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std())
+    )
+
+
+def _train_vae(
+    config: PretrainConfig, name: str, run: Run, device: torch.device, report: Report
+) -> dict[str, float]:
+    part = run.sub(name)
+    if done := part.result():
+        return done
+    torch.manual_seed(derive_seed(config.seed, name))
+    vae = base_vae(config.preset, name).to(device)
+    figures = fit(
+        part,
+        f"pretrain {name}",
+        {"vae": vae},
+        lambda batch: {"loss": reconstruction_loss(vae, batch.images)},
+        data=config.data,
+        optim=getattr(config, name),
+        seed=config.seed,
+        device=device,
+        report=report,
+    )
+    measure_scale_(vae, config, device)
+    vae.save_pretrained(part.folder)
+    return part.finish(figures)
+
+
+def _train_unet(
+    config: PretrainConfig, run: Run, device: torch.device, report: Report
+) -> dict[str, float]:
+    part = run.sub("unet")
+    if done := part.result():
+        return done
+    vae = load_vae(run.folder / "vae").to(device).requires_grad_(False)
+    torch.manual_seed(derive_seed(config.seed, "unet"))
+    unet: CompactUNet = base_unet(config.preset).to(device)
+    schedule = NoiseSchedule()
+    figures = fit(
+        part,
+        "pretrain unet",
+        {"unet": unet},
+        lambda batch: {"loss": latent_denoising_loss(unet, vae, schedule, batch, config.seed)},
+        data=config.data,
+        optim=config.unet,
+        seed=config.seed,
+        device=device,
+        report=report,
+    )
+    unet.save_pretrained(part.folder)
+    return part.finish(figures)
+
+
+@phase
+def run(config: PretrainConfig, run: Run, report: Report) -> dict[str, Any]:
+    """Trains the 4-channel autoencoder, the 16-channel one, and the 4-channel U-Net.
+
+    Writes `vae/`, `vae_teacher/` and `unet/`.
+    """
+    device = pick_device(config.device, config.num_threads)
+    return {
+        "vae": _train_vae(config, "vae", run, device, report),
+        "vae_teacher": _train_vae(config, "vae_teacher", run, device, report),
+        "unet": _train_unet(config, run, device, report),
+    }

@@ -1,0 +1,112 @@
+import pytest
+import torch
+from diffusers import AutoencoderKL
+
+from tocsr.models.vae import (
+    LocalAutoencoder,
+    encode,
+    latent_distillation_loss,
+    latents_to_pixels,
+    lr_to_latents,
+    pixels_to_latents,
+    reconstruct,
+    upsample,
+    widened,
+)
+
+IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def local_vae(channels: int = 4, **settings) -> LocalAutoencoder:
+    torch.manual_seed(channels)
+    return LocalAutoencoder(latent_channels=channels, widths=(8, 12), num_blocks=1, **settings)
+
+
+def sd_vae(channels: int = 4) -> AutoencoderKL:
+    torch.manual_seed(channels)
+    return AutoencoderKL(
+        latent_channels=channels,
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        scaling_factor=0.5,
+    ).eval()
+
+
+@pytest.mark.parametrize("vae", [local_vae(), sd_vae()], ids=["local", "sd"])
+def test_an_image_becomes_a_latent_of_an_eighth_and_an_image_again(vae):
+    latent, image = reconstruct(vae, IMAGES)
+    assert latent.shape == (2, 4, 4, 4)
+    assert image.shape == IMAGES.shape
+
+
+def test_the_latent_of_a_distribution_is_its_mode():
+    vae = sd_vae()
+    assert torch.equal(encode(vae, IMAGES), vae.encode(IMAGES).latent_dist.mean)
+
+
+def test_scaling_is_undone_before_decoding():
+    vae = local_vae(scaling_factor=2.0, shift_factor=0.3)
+    restored = latents_to_pixels(vae, pixels_to_latents(vae, IMAGES))
+    torch.testing.assert_close(restored, vae(IMAGES), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [local_vae, sd_vae])
+def test_the_student_has_the_teachers_channels_and_scale(make):
+    teacher = local_vae(16, scaling_factor=3.0, shift_factor=0.1)
+    student = widened(make(), teacher)
+    assert encode(student, IMAGES).shape[1] == 16
+    assert (student.config.scaling_factor, student.config.shift_factor) == (3.0, 0.1)
+
+
+def test_widening_changes_only_the_convolutions_at_the_latent():
+    vae = sd_vae()
+    before, after = vae.state_dict(), widened(vae, local_vae(16)).state_dict()
+    changed = {
+        n.rsplit(".", 1)[0]
+        for n in after
+        if not torch.equal(
+            after[n], before[n][:0] if after[n].shape != before[n].shape else before[n]
+        )
+    }
+    assert changed == {"encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in"}
+
+
+def test_a_student_that_is_the_teacher_has_no_latent_loss():
+    vae = local_vae()
+    assert latent_distillation_loss(vae, vae, IMAGES, 1.0)["latent"] == 0
+
+
+def test_the_loss_is_the_latent_term_plus_lambda_times_the_reconstruction():
+    student, teacher = local_vae(), local_vae(4, scaling_factor=2.0)
+    torch.nn.init.normal_(student.conv_out.weight)
+    terms = latent_distillation_loss(student, teacher, IMAGES, 0.5)
+    latent = 4 * (encode(student, IMAGES) - encode(teacher, IMAGES)).square().mean()
+    rec = (student(IMAGES) - IMAGES).abs().mean()
+    torch.testing.assert_close(terms["loss"], latent + 0.5 * rec)
+
+
+def test_the_teacher_gets_no_gradient():
+    student, teacher = local_vae(), local_vae(4)
+    latent_distillation_loss(student, teacher, IMAGES, 1.0)["loss"].backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(p.grad is not None for p in student.parameters())
+
+
+def test_upsampling_keeps_a_constant():
+    flat = torch.full((1, 3, 5, 7), 0.25)
+    torch.testing.assert_close(upsample(flat, 4), torch.full((1, 3, 20, 28), 0.25))
+
+
+def test_the_condition_is_the_latent_of_the_upsampled_image():
+    vae, lr = local_vae(), IMAGES[..., :8, :8]
+    assert torch.equal(lr_to_latents(vae, lr, 4), pixels_to_latents(vae, upsample(lr, 4)))
+
+
+def test_the_autoencoder_sees_a_bounded_neighbourhood():
+    vae = local_vae()
+    wide = torch.randn(1, 3, 16, 512, generator=torch.Generator().manual_seed(1))
+    other = wide.clone()
+    other[..., 400:] += 1
+    assert torch.equal(vae(wide)[..., :64], vae(other)[..., :64])
