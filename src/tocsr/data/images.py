@@ -60,7 +60,7 @@ class Batch:
 
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     """uint8 (H, W, 3) -> float32 (3, H, W) in [-1, 1]."""
-    return torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
+    return torch.tensor(image).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def to_uint8(image: Tensor) -> NDArray[np.uint8]:

@@ -46,35 +46,30 @@ class Variant:
         return f"r{self.num_blocks}-{self.conv}{attention}-{self.sampler}{norm}"
 
 
+# As many rows as keep SD 1.5's seven stages below two million architectures.
 _ENCODER = (
     Variant(num_blocks=2),
     Variant(num_blocks=1, attention="teacher"),
     Variant(num_blocks=1, attention="self"),
     Variant(num_blocks=1),
-    Variant(num_blocks=1, sampler="separable"),
     Variant(num_blocks=1, conv="bottleneck", sampler="pointwise"),
     Variant(num_blocks=1, conv="separable", sampler="separable"),
-    Variant(num_blocks=0, sampler="pointwise"),
-)
-_DECODER = (
-    Variant(num_blocks=3),
-    Variant(num_blocks=2),
-    Variant(num_blocks=1, attention="teacher"),
-    Variant(num_blocks=1, attention="self"),
-    Variant(num_blocks=1),
-    Variant(num_blocks=1, sampler="separable"),
-    Variant(num_blocks=2, conv="bottleneck", sampler="separable"),
-    Variant(num_blocks=1, conv="bottleneck", sampler="pointwise"),
-    Variant(num_blocks=2, conv="separable", sampler="separable"),
-    Variant(num_blocks=1, conv="separable", sampler="pointwise"),
     Variant(num_blocks=0, sampler="pointwise"),
 )
 _BOTTLENECK = (
     Variant(num_blocks=2),
     Variant(num_blocks=1),
     Variant(num_blocks=1, conv="bottleneck", sampler="separable"),
-    Variant(num_blocks=2, conv="separable", sampler="separable"),
-    Variant(num_blocks=0, sampler="full"),
+    Variant(num_blocks=0, sampler="pointwise"),
+)
+_DECODER = (
+    Variant(num_blocks=3),
+    Variant(num_blocks=2),
+    Variant(num_blocks=1, attention="teacher"),
+    Variant(num_blocks=1),
+    Variant(num_blocks=1, sampler="separable"),
+    Variant(num_blocks=2, conv="bottleneck", sampler="separable"),
+    Variant(num_blocks=1, conv="separable", sampler="pointwise"),
     Variant(num_blocks=0, sampler="pointwise"),
 )
 LIBRARY: dict[StageKind, tuple[Variant, ...]] = {

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from tocsr.data.images import PhotoCrops, batches
 from tocsr.diffusion import NoiseSchedule, add_noise, draws
+from tocsr.models.cost import model_params
 from tocsr.models.vae import pixels_to_latents
 from tocsr.seeding import derive_seed
 
 if TYPE_CHECKING:
     from tocsr.config import DataConfig
     from tocsr.models.compact import CompactUNet
-    from tocsr.models.vae import Autoencoder
+    from tocsr.models.cost import model_params
+from tocsr.models.vae import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,14 @@ def fidelity_gap(unet: CompactUNet, targets: list[Targets]) -> float:
         for batch in targets
     ]
     return float(torch.stack(errors).mean())
+
+
+def objectives(unet: CompactUNet, targets: list[Targets]) -> tuple[int, float]:
+    """(P(a), F(a)), parameters and gap, both to be small (Eq. 12).
+
+    The search makes the first as small as it can where the second is within a tolerance.
+    """
+    return model_params(unet), fidelity_gap(unet, targets)
 
 
 def teacher_power(targets: list[Targets]) -> float:

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tocsr.data.images import PhotoCrops, batches
+from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, add_noise, draws
 from tocsr.files import whole_file
 from tocsr.models.compact import num_params, surrogate_library
@@ -18,7 +19,7 @@ from tocsr.models.vae import pixels_to_latents
 from tocsr.models.variants import TEACHER, find_variant
 from tocsr.runs import phase, require_result
 from tocsr.seeding import derive_seed
-from tocsr.train.loop import fit, pick_device
+from tocsr.train.loop import fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from tocsr.data.images import PhotoCrops, batches
+from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample, sample_noise
 from tocsr.files import whole_file
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step, zero_head_
 from tocsr.models.vae import LATENT_STRIDE, latents_to_pixels
 from tocsr.runs import phase, require_result
-from tocsr.train.loop import fit, pick_device
+from tocsr.train.loop import fit
 from tocsr.train.train_sr import lr_latents
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, denoising_loss, draws
 from tocsr.models.compact import rebuilt
 from tocsr.models.folders import load_unet, load_vae
@@ -14,7 +15,7 @@ from tocsr.models.vae import latent_distillation_loss, pixels_to_latents
 from tocsr.runs import phase, require_result
 from tocsr.seeding import derive_seed
 from tocsr.train.expand_vae import base_folder
-from tocsr.train.loop import fit, pick_device
+from tocsr.train.loop import fit
 
 if TYPE_CHECKING:
     from tocsr.data.images import Batch

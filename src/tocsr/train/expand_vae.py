@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tocsr.devices import pick_device
 from tocsr.models.folders import load_vae
 from tocsr.models.vae import latent_distillation_loss, widened
 from tocsr.runs import phase, require_result
 from tocsr.seeding import derive_seed
-from tocsr.train.loop import fit, pick_device
+from tocsr.train.loop import fit
 
 if TYPE_CHECKING:
     from tocsr.runs import Report, Run

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.runs import phase, require_result
-from tocsr.train.loop import fit, pick_device
+from tocsr.train.loop import fit
 from tocsr.train.pretrain import latent_denoising_loss
 
 if TYPE_CHECKING:

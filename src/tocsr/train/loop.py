@@ -35,25 +35,6 @@ if TYPE_CHECKING:
 Loss = Callable[[Batch], "Mapping[str, Tensor]"]
 
 
-def pick_device(name: str, num_threads: int = 0) -> torch.device:
-    """The device called `name`; `auto` takes CUDA, then Apple's GPU, then the CPU.
-
-    Raises:
-        TocsrError: This machine or this PyTorch has no such device.
-    """
-    if num_threads:
-        torch.set_num_threads(num_threads)
-    if name == "auto":
-        has_mps = torch.backends.mps.is_available()
-        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise TocsrError(f"device '{name}' cannot be used: {reason}", "try --device cpu") from error
-    return torch.device(name)
-
-
 def learning_rate(optim: OptimConfig, step: int) -> float:
     """The learning rate of optimiser step `step`, counted from 0."""
     if step < optim.warmup_steps:
@@ -221,7 +202,7 @@ def _last_figures(run: Run) -> dict[str, float]:
 def _check_finite(loss: Tensor, batch: Batch, step: int) -> None:
     if not torch.isfinite(loss):
         raise TocsrError(
-            f"the loss of step {step} must be finite and is {float(loss)}; "
+            f"the loss of step {step} must be finite and is {loss.item()}; "
             f"its photos: {', '.join(dict.fromkeys(batch.files))}",
             "look at these photos, or lower optim.lr",
         )

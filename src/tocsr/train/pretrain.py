@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tocsr.data.images import PhotoCrops, batches
+from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, denoising_loss, draws
 from tocsr.models.folders import base_unet, base_vae, load_vae
 from tocsr.models.vae import pixels_to_latents, reconstruct
 from tocsr.runs import phase
 from tocsr.seeding import derive_seed
-from tocsr.train.loop import fit, pick_device
+from tocsr.train.loop import fit
 
 if TYPE_CHECKING:
     from tocsr.data.images import Batch

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from tocsr.data.degrade import degrade
+from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, draws, sr_denoising_loss
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.sr import with_condition
 from tocsr.models.vae import lr_to_latents, pixels_to_latents
 from tocsr.runs import phase, require_result
-from tocsr.train.loop import fit, pick_device
+from tocsr.train.loop import fit
 
 if TYPE_CHECKING:
     from tocsr.config import TaskConfig

@@ -1,0 +1,26 @@
+"""Where to compute."""
+
+from __future__ import annotations
+
+import torch
+
+from tocsr.errors import TocsrError
+
+
+def pick_device(name: str, num_threads: int = 0) -> torch.device:
+    """The device called `name`; `auto` takes CUDA, then Apple's GPU, then the CPU.
+
+    Raises:
+        TocsrError: This machine or this PyTorch has no such device.
+    """
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    if name == "auto":
+        has_mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise TocsrError(f"device '{name}' cannot be used: {reason}", "try --device cpu") from error
+    return torch.device(name)
