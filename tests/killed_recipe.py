@@ -14,8 +14,6 @@ import time
 
 import torch
 
-import tocsr.train.distill
-import tocsr.search.search  # noqa: F401
 from tocsr.options import read_config
 from tocsr.recipe import run
 from tocsr.runs import silent

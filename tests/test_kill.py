@@ -52,9 +52,7 @@ def test_the_weights_of_every_phase_equal_an_uninterrupted_runs(whole_and_killed
 
 
 def test_the_search_observed_the_same_candidates_in_the_same_order(whole_and_killed):
-    ledgers = [
-        (runs / "search" / "ledger.jsonl").read_text() for runs in whole_and_killed[:2]
-    ]
+    ledgers = [(runs / "search" / "ledger.jsonl").read_text() for runs in whole_and_killed[:2]]
     assert ledgers[0] == ledgers[1]
 
 

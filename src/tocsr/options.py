@@ -86,5 +86,5 @@ def read_config(name: str, argv: list[str]) -> tuple[Any, bool]:
     parsed = parser.parse_args(argv)
     dry_run = bool(parsed.pop("dry_run", False))
     parsed.pop("config", None)
-    built = parser.instantiate_classes(parsed)
+    built = parser.instantiate(parsed)
     return config(**{field.name: built[field.name] for field in fields(config)}), dry_run

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import MICRO
 
 from tocsr.diffusion import NoiseSchedule, ddim_sample
 from tocsr.errors import ExitCode, TocsrError
@@ -23,16 +24,14 @@ FACTS = GeneratorFacts(
 
 
 @pytest.fixture
-def unet(request):
+def unet():
     torch.manual_seed(0)
-    preset = request.path.parents[1] / "presets" / "micro"
-    return with_condition(base_unet(str(preset), latent_channels=16)).eval().requires_grad_(False)
+    return with_condition(base_unet(str(MICRO), latent_channels=16)).eval().requires_grad_(False)
 
 
 @pytest.fixture
-def generator(request, unet):
-    preset = request.path.parents[1] / "presets" / "micro"
-    return OneStepGenerator(base_vae(str(preset), "vae_teacher"), unet, FACTS).eval()
+def generator(unet):
+    return OneStepGenerator(base_vae(str(MICRO), "vae_teacher"), unet, FACTS).eval()
 
 
 def test_the_clean_student_starts_from_the_condition(unet):
