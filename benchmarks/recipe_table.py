@@ -85,7 +85,14 @@ class Systems:
         latent = pixels_to_latents(self.vae, image)
         noise = sample_noise(tuple(latent.shape[1:]), 0, [0], "start")
         denoise = conditioned(self.sr_teacher, latent)
-        clean = ddim_sample(denoise, NoiseSchedule(), noise, self.num_denoise_steps, clip=3.0)
+        clean = ddim_sample(
+            denoise,
+            NoiseSchedule(),
+            noise,
+            self.num_denoise_steps,
+            3.0,
+            self.sr_teacher.config.prediction,
+        )
         return to_uint8(latents_to_pixels(self.vae, clean)[0, :, :height, :width])
 
     @torch.no_grad()

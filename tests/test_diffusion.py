@@ -12,6 +12,7 @@ from tocsr.diffusion import (
     sample_noise,
     sample_timesteps,
     sr_denoising_loss,
+    velocity,
 )
 
 SCHEDULE = NoiseSchedule()
@@ -127,3 +128,31 @@ def test_timesteps_cover_the_schedule_evenly():
     assert timesteps.max() <= 999
     # 4 standard errors of the mean of 4000 uniform draws
     assert abs(timesteps.mean() - 499.5) < 4 * 288.7 / 4000**0.5
+
+
+def test_the_velocity_gives_the_clean_latent_back_without_amplification():
+    noisy = add_noise(SCHEDULE, CLEAN, NOISE, TIMESTEP)
+    true = velocity(SCHEDULE, CLEAN, NOISE, TIMESTEP)
+    clean = predict_clean(SCHEDULE, noisy, true, TIMESTEP, "velocity")
+    torch.testing.assert_close(clean, CLEAN, rtol=0, atol=1e-5)
+    off = predict_clean(SCHEDULE, noisy, true + 1, TIMESTEP, "velocity")
+    assert (off - clean).abs().max() <= 1.0001
+
+
+def test_the_velocity_is_diffusers():
+    ours = velocity(SCHEDULE, CLEAN, NOISE, TIMESTEP)
+    scheduler = reference_scheduler()
+    torch.testing.assert_close(ours, scheduler.get_velocity(CLEAN, NOISE, TIMESTEP))
+
+
+def test_ddim_of_velocities_agrees_with_ddim_of_the_noise_they_mean():
+    def noise_of(noisy, timestep):
+        alpha_bar = SCHEDULE.alpha_bar(timestep)
+        v = toy_denoiser(noisy, timestep)
+        return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * noisy
+
+    by_velocity = ddim_sample(toy_denoiser, SCHEDULE, NOISE, 4, prediction="velocity")
+    # 1e-3: the noise form divides by sqrt(abar_T)
+    torch.testing.assert_close(
+        by_velocity, ddim_sample(noise_of, SCHEDULE, NOISE, 4), rtol=1e-3, atol=1e-3
+    )

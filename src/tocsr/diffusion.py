@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,8 +17,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from tocsr.seeding import derive_seed, numpy_rng
 
-# (latent (B, Z', h, w), timestep (B,)) -> noise prediction (B, Z, h, w)
+# (latent (B, Z', h, w), timestep (B,)) -> prediction (B, Z, h, w)
 Denoiser = Callable[[Tensor, Tensor], Tensor]
+
+# What a U-Net predicts: the noise, as in the paper, or
+# Not in the paper: the velocity sqrt(abar_t) noise - sqrt(1 - abar_t) z_0 (Salimans & Ho 2022),
+# from which z_0 follows without a division, so that little training suffices at the last timestep.
+Prediction = Literal["noise", "velocity"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,12 @@ def add_noise(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timestep: T
 
 
 def denoising_loss(
-    denoise: Denoiser, schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timestep: Tensor
+    denoise: Denoiser,
+    schedule: NoiseSchedule,
+    clean: Tensor,
+    noise: Tensor,
+    timestep: Tensor,
+    prediction: Prediction = "noise",
 ) -> Tensor:
     """L_diff = E || noise - noise_theta(z_t, t, c) ||^2, the mean over elements (Eqs. 5, 16).
 
@@ -102,9 +113,17 @@ def denoising_loss(
         clean: z_0 (B, Z, h, w).
         noise: Standard normal (B, Z, h, w).
         timestep: (B,) in 0..T-1.
+        prediction: What the U-Net predicts; for `velocity` the target is the velocity.
     """
-    noise_pred = denoise(add_noise(schedule, clean, noise, timestep), timestep)
-    return F.mse_loss(noise_pred.float(), noise)
+    predicted = denoise(add_noise(schedule, clean, noise, timestep), timestep)
+    target = noise if prediction == "noise" else velocity(schedule, clean, noise, timestep)
+    return F.mse_loss(predicted.float(), target)
+
+
+def velocity(schedule: NoiseSchedule, clean: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+    """v_t = sqrt(abar_t) noise - sqrt(1 - abar_t) z_0."""
+    alpha_bar = schedule.alpha_bar(timestep)
+    return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
 
 
 def sr_denoising_loss(
@@ -114,9 +133,11 @@ def sr_denoising_loss(
     lr_latent: Tensor,
     noise: Tensor,
     timestep: Tensor,
+    prediction: Prediction = "noise",
 ) -> Tensor:
     """L_sr = E || noise - noise_theta(z_t, t, z_LR) ||^2, the mean over elements (Eq. 21)."""
-    return denoising_loss(conditioned(denoise, lr_latent), schedule, clean, noise, timestep)
+    joined = conditioned(denoise, lr_latent)
+    return denoising_loss(joined, schedule, clean, noise, timestep, prediction)
 
 
 def conditioned(denoise: Denoiser, lr_latent: Tensor) -> Denoiser:
@@ -130,11 +151,20 @@ def conditioned(denoise: Denoiser, lr_latent: Tensor) -> Denoiser:
 
 
 def predict_clean(
-    schedule: NoiseSchedule, noisy: Tensor, noise_pred: Tensor, timestep: Tensor
+    schedule: NoiseSchedule,
+    noisy: Tensor,
+    predicted: Tensor,
+    timestep: Tensor,
+    prediction: Prediction = "noise",
 ) -> Tensor:
-    """z_0 = (z_t - sqrt(1 - abar_t) noise_pred) / sqrt(abar_t), float32 (Eq. 18 solved for z_0)."""
+    """z_0 = (z_t - sqrt(1 - abar_t) noise_pred) / sqrt(abar_t), float32 (Eq. 18 solved for z_0).
+
+    From a velocity, z_0 = sqrt(abar_t) z_t - sqrt(1 - abar_t) v_pred.
+    """
     alpha_bar = schedule.alpha_bar(timestep)
-    return (noisy.float() - (1 - alpha_bar).sqrt() * noise_pred.float()) / alpha_bar.sqrt()
+    if prediction == "velocity":
+        return alpha_bar.sqrt() * noisy.float() - (1 - alpha_bar).sqrt() * predicted.float()
+    return (noisy.float() - (1 - alpha_bar).sqrt() * predicted.float()) / alpha_bar.sqrt()
 
 
 @torch.no_grad()
@@ -144,6 +174,7 @@ def ddim_sample(
     start_noise: Tensor,
     num_denoise_steps: int,
     clip: float = 0.0,
+    prediction: Prediction = "noise",
 ) -> Tensor:
     """The clean latent that deterministic DDIM reaches from `start_noise` (the target of Eq. 23).
 
@@ -154,6 +185,7 @@ def ddim_sample(
         num_denoise_steps: Calls of the U-Net.
         clip: Not in the paper: bound on |z_0| of each step's estimate, in latent standard
             deviations; keeps the 14.6-fold error of the first steps from running away. 0 is off.
+        prediction: What the U-Net predicts.
 
     Returns:
         z_0 (B, Z, h, w), float32.
@@ -162,13 +194,12 @@ def ddim_sample(
     noisy = start_noise.float()
     for now, following in zip(timesteps, [*timesteps[1:], None], strict=True):
         timestep = torch.full((len(noisy),), now, device=noisy.device)
-        noise_pred = denoise(noisy, timestep).float()
-        clean = predict_clean(schedule, noisy, noise_pred, timestep)
+        clean = predict_clean(schedule, noisy, denoise(noisy, timestep), timestep, prediction)
         if clip:
             clean = clean.clamp(-clip, clip)
-            alpha_bar = schedule.alpha_bar(timestep)
-            noise_pred = (noisy - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
         if following is None:
             return clean
+        alpha_bar = schedule.alpha_bar(timestep)
+        noise_pred = (noisy - alpha_bar.sqrt() * clean) / (1 - alpha_bar).sqrt()
         noisy = add_noise(schedule, clean, noise_pred, torch.full_like(timestep, following))
     raise ValueError(f"num_denoise_steps must be at least 1, got {num_denoise_steps}")

@@ -83,7 +83,8 @@ def read_config(name: str, argv: list[str]) -> tuple[Any, bool]:
             check_keys(config, values, file)
             defaults = merged(defaults, values)
     parser = make_parser(name, defaults)
-    parsed = parser.parse_args(argv)
+    short = {f.metadata["short"]: f"--{f.name}" for f in fields(config) if "short" in f.metadata}
+    parsed = parser.parse_args([short.get(word, word) for word in argv])
     dry_run = bool(parsed.pop("dry_run", False))
     parsed.pop("config", None)
     built = parser.instantiate(parsed)

@@ -59,8 +59,8 @@ def as_plain(config: object) -> Any:
 
 def _differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
-        keys = (before.keys() | now.keys()) - _MAY_CHANGE
-        keys = sorted(keys, key=lambda key: (key != "preset", key))  # another preset says it all
+        either = (before.keys() | now.keys()) - _MAY_CHANGE
+        keys = sorted(either, key=lambda key: (key != "preset", key))  # another preset says it all
         return [
             name
             for key in keys

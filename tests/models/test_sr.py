@@ -39,9 +39,11 @@ def test_the_clean_student_starts_from_the_condition(unet):
     assert torch.equal(one_step(unet, SCHEDULE, NOISE, LR, "clean"), LR)
 
 
-def test_the_noise_student_is_one_ddim_step(unet):
-    sampled = ddim_sample(lambda z, t: unet(torch.cat([z, LR], 1), t), SCHEDULE, NOISE, 1)
-    assert torch.equal(one_step(unet, SCHEDULE, NOISE, LR, "noise"), sampled)
+def test_the_student_of_the_paper_is_one_ddim_step(unet):
+    sampled = ddim_sample(
+        lambda z, t: unet(torch.cat([z, LR], 1), t), SCHEDULE, NOISE, 1, prediction="velocity"
+    )
+    assert torch.equal(one_step(unet, SCHEDULE, NOISE, LR, "teacher"), sampled)
 
 
 @torch.no_grad()

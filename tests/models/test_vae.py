@@ -7,8 +7,10 @@ from tocsr.models.vae import (
     encode,
     latent_distillation_loss,
     latents_to_pixels,
+    least_squares_start_,
     lr_to_latents,
     pixels_to_latents,
+    principal_start_,
     reconstruct,
     upsample,
     widened,
@@ -110,3 +112,36 @@ def test_the_autoencoder_sees_a_bounded_neighbourhood():
     other = wide.clone()
     other[..., 400:] += 1
     assert torch.equal(vae(wide)[..., :64], vae(other)[..., :64])
+
+
+def patches_of_few_components() -> torch.Tensor:
+    """Images whose 8 x 8 patches span 16 dimensions."""
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.randn(16, 3, 8, 8, generator=generator)
+    weights = torch.randn(2, 16, 4, 4, generator=generator)
+    return torch.einsum("bkhw,kcij->bchiwj", weights, basis).reshape(2, 3, 32, 32)
+
+
+def test_the_principal_start_restores_images_of_as_many_components_as_channels():
+    vae = LocalAutoencoder(latent_channels=16, widths=(48, 192), num_blocks=1)
+    images = patches_of_few_components()
+    principal_start_(vae, images)
+    # 1e-3: float32 through divisions by the smallest component's spread
+    torch.testing.assert_close(vae(images), images, rtol=0, atol=1e-3)
+
+
+def test_the_principal_start_gives_latents_of_unit_power():
+    vae = LocalAutoencoder(latent_channels=4, widths=(48, 192), num_blocks=1)
+    images = patches_of_few_components()
+    principal_start_(vae, images)
+    power = encode(vae, images).square().mean(dim=(0, 2, 3))
+    torch.testing.assert_close(power, torch.ones(4), rtol=1e-3, atol=0)
+
+
+def test_the_least_squares_start_lowers_the_latent_loss():
+    base, teacher = local_vae(4), local_vae(16)
+    random = widened(base, teacher)
+    started = widened(base, teacher)
+    least_squares_start_(started, base, teacher, IMAGES)
+    before = latent_distillation_loss(random, teacher, IMAGES, 0.0)["loss"]
+    assert latent_distillation_loss(started, teacher, IMAGES, 0.0)["loss"] < 0.5 * before

@@ -65,7 +65,9 @@ def test_the_targets_are_what_the_multi_step_teacher_samples(tmp_path, vae, sr_u
     image = PhotoCrops(config.data, config.seed, 8)[3][0][None]
     lr = lr_latents(vae, image, config.task)
     noise = start_noise(lr, config.seed, [3])
-    sampled = ddim_sample(conditioned(sr_unet, lr), NoiseSchedule(), noise, 2, config.clip)
+    sampled = ddim_sample(
+        conditioned(sr_unet, lr), NoiseSchedule(), noise, 2, config.clip, "velocity"
+    )
     # float16 on disk, and batches of another size
     torch.testing.assert_close(targets[3:4].float(), sampled, rtol=2e-3, atol=2e-3)
 

@@ -30,11 +30,11 @@ class UpscaleConfig:
     verb: ClassVar[str] = "upscale"
 
     inputs: list[Path] = field(metadata={"positional": True})
-    output: Path | None = None
-    model: Path | None = None
-    tile: int = 0
+    output: Path | None = field(default=None, metadata={"short": "-o"})
+    model: Path | None = field(default=None, metadata={"short": "-m"})
+    tile: int = field(default=0, metadata={"short": "-t"})
     seed: int = 0
-    format: Literal["auto", "png", "jpg", "webp"] = "auto"
+    format: Literal["auto", "png", "jpg", "webp"] = field(default="auto", metadata={"short": "-f"})
     quality: int = 95
     overwrite: bool = False
     num_threads: int = 0

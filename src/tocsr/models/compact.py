@@ -44,6 +44,7 @@ class CompactUNet(AlignedModel, ConfigMixin):
         condition_channels: Channels of the latent that z_t is joined to (Eq. 20), 0 for none.
         adapter: How the base's first and last convolution were widened to Z: v1, v2 or v3.
         norm: Normalisation of the base: `group`, as in SD, or `pixel`, which keeps it local.
+        prediction: What the network predicts, `noise` or `velocity`.
         num_context_tokens: Length of the built-in condition c (an empty prompt's embedding, or
             learned); 0 when the caller always gives one.
         schema: Version of this configuration.
@@ -65,6 +66,7 @@ class CompactUNet(AlignedModel, ConfigMixin):
         condition_channels: int = 0,
         adapter: str = "v2",
         norm: str = "group",
+        prediction: str = "noise",
         num_context_tokens: int = 77,
         schema: int = SCHEMA,
     ) -> None:

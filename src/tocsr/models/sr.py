@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
-Parametrization = Literal["noise", "clean"]
+Parametrization = Literal["teacher", "clean"]
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def zero_head_(unet: CompactUNet) -> None:
 
 
 def one_step(
-    unet: nn.Module,
+    unet: CompactUNet,
     schedule: NoiseSchedule,
     start_noise: Tensor,
     lr_latent: Tensor,
@@ -76,15 +76,16 @@ def one_step(
         schedule: abar_t.
         start_noise: z_T (B, Z, h, w), standard normal.
         lr_latent: z_LR (B, Z, h, w).
-        parametrization: `noise` as in the paper: the U-Net predicts the noise and one DDIM step
-            divides by sqrt(abar_T), which multiplies its error by about 14.6. `clean`. Not in the
-            paper: the U-Net predicts what z_LR lacks, so it starts from z_LR and divides nothing.
+        parametrization: `teacher`, as in the paper: one DDIM step of what the teacher predicts; if
+            that is the noise, it divides by sqrt(abar_T) and multiplies its error by about 14.6.
+            `clean`. Not in the paper: the U-Net predicts what z_LR lacks, so that it starts from
+            z_LR and divides nothing.
     """
     timestep = torch.full((len(start_noise),), schedule.last_timestep, device=start_noise.device)
     predicted = conditioned(unet, lr_latent)(start_noise, timestep).float()
     if parametrization == "clean":
         return lr_latent.float() + predicted
-    return predict_clean(schedule, start_noise, predicted, timestep)
+    return predict_clean(schedule, start_noise, predicted, timestep, unet.config.prediction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ class GeneratorFacts:
         pixel_multiple: What the result's height and width are padded to multiples of.
         halo: Pixels of the result around a tile that the network should see.
         local: Whether the receptive field is bounded.
-        parametrization: What the U-Net predicts: noise or clean.
+        parametrization: What the U-Net predicts: as its teacher did, or the clean latent.
         timestep: The one timestep.
         schema: Version of this table.
     """

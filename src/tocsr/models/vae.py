@@ -103,6 +103,75 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
 Autoencoder: TypeAlias = AutoencoderKL | LocalAutoencoder
 
 
+def _samples(features: Tensor) -> Tensor:
+    """(B, C, h, w) -> float64 (B h w, C): one row per pixel."""
+    return features.movedim(1, -1).flatten(0, -2).double()
+
+
+def _set_pointwise_(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
+    """Makes a convolution one matrix (out, in) per pixel: its centre tap, the others zero."""
+    nn.init.zeros_(conv.weight)
+    middle = conv.kernel_size[0] // 2
+    conv.weight[:, :, middle, middle] = weight.to(conv.weight)
+    if conv.bias is not None:
+        conv.bias.copy_(torch.zeros_like(conv.bias) if bias is None else bias)
+
+
+@torch.no_grad()
+def principal_start_(vae: LocalAutoencoder, images: Tensor) -> None:
+    """Starts an autoencoder as the principal components of patches, with unit-variance latents.
+
+    Not in the paper: random weights need thousands of steps to learn what three eigenvalue
+    problems give. Each convolution that changes the width keeps the strongest components of what
+    reaches it, its mirror in the decoder is the transpose, and the residual blocks start as the
+    identity; so the whole is a linear projection, which training then improves.
+
+    Args:
+        vae: With weights as constructed.
+        images: (B, 3, H, W) in [-1, 1].
+    """
+    down = [layer for layer in vae.encoder if isinstance(layer, nn.Conv2d)]
+    up = [layer for layer in vae.decoder if isinstance(layer, nn.Conv2d)]
+    h = F.pixel_unshuffle(images, PIXEL_SHUFFLE)
+    for forth, back in ((down[0], up[1]), (down[1], up[0]), (vae.conv_out, vae.conv_in)):
+        if forth is down[1]:
+            h = F.pixel_unshuffle(h, 2)
+        rows = _samples(h)
+        power, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))  # ascending
+        kept = vectors.flip(1)[:, : forth.out_channels].T
+        spread = power.flip(0)[: forth.out_channels].clamp_min(1e-8).sqrt()
+        scale = spread[:, None] if forth is vae.conv_out else torch.ones_like(spread)[:, None]
+        _set_pointwise_(forth, kept / scale)
+        _set_pointwise_(back, (kept * scale).T)
+        h = forth(h)
+
+
+@torch.no_grad()
+def least_squares_start_(
+    student: LocalAutoencoder, base: LocalAutoencoder, teacher: Autoencoder, images: Tensor
+) -> None:
+    """Starts the student's convolutions at the latent by least squares on a batch of latents.
+
+    Not in the paper: `conv_out` maps the student's features to the teacher's latent, `conv_in` the
+    teacher's latent to the features that the base's decoder is used to.
+
+    Args:
+        student: As `widened` made it.
+        base: The autoencoder it was made from.
+        teacher: Whose latents it is to give.
+        images: (B, 3, H, W) in [-1, 1].
+    """
+    latent, features = _samples(encode(teacher, images)), _samples(student.encoder(images))
+    wanted = _samples(base.conv_in(base.encode(images)))
+    for conv, given, target in (
+        (student.conv_out, features, latent),
+        (student.conv_in, latent, wanted),
+    ):
+        with_one = torch.cat([given, torch.ones_like(given[:, :1])], dim=1)
+        solution = torch.linalg.lstsq(with_one, target).solution.T  # (out, in + 1)
+        _set_pointwise_(conv, solution[:, :-1], solution[:, -1])
+
+
 def encode(vae: Autoencoder, x: Tensor) -> Tensor:
     """Z = E(x), unscaled; the mode where the encoder gives a distribution (Eqs. 1, 3).
 

@@ -153,8 +153,8 @@ class DistillConfig(PhaseConfig):
         num_denoise_steps: Steps of the teacher's full sampling.
         num_targets: Samples whose teacher result is computed once and kept on disk.
         clip: Bound on the teacher's estimates of z_0 while it samples; 0 is none.
-        parametrization: What the student's U-Net predicts: the noise, as in the paper, or the
-            clean latent as z_LR plus a residual.
+        parametrization: What the student's U-Net predicts: what the teacher predicts, the noise in
+            the paper, or the clean latent as z_LR plus a residual.
         pixel_weight: Not in the paper: weight of an L1 loss between the decoded student's result
             and the photo; 0 is off.
     """
@@ -167,7 +167,7 @@ class DistillConfig(PhaseConfig):
     num_denoise_steps: int = 15
     num_targets: int = 1024
     clip: float = 0.0
-    parametrization: Literal["noise", "clean"] = "noise"
+    parametrization: Literal["teacher", "clean"] = "teacher"
     pixel_weight: float = 0.0
 
     def __post_init__(self) -> None:

@@ -67,6 +67,7 @@ def teacher_targets(
             start_noise(lr_latent, config.seed, batch.indices),
             config.num_denoise_steps,
             config.clip,
+            sr_teacher.config.prediction,
         )
         with whole_file(files[step]) as part:
             save_file({"latents": latent.half().cpu().contiguous()}, part)

@@ -41,8 +41,9 @@ def joint_loss(
     vae_terms = latent_distillation_loss(vae, vae_teacher, batch.images, config.rec_weight)
     clean = pixels_to_latents(vae, batch.images)
     clean = clean.detach() if config.detach_latents else clean
-    noise_and_timestep = draws(schedule, clean, config.seed, batch.indices)
-    diffusion = denoising_loss(unet, schedule, clean, *noise_and_timestep)
+    noise, timestep = draws(schedule, clean, config.seed, batch.indices)
+    prediction = unet.config.prediction
+    diffusion = denoising_loss(unet, schedule, clean, noise, timestep, prediction)
     total = diffusion + config.vae_weight * vae_terms["loss"]
     return {**vae_terms, "diffusion": diffusion, "loss": total}
 

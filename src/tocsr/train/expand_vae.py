@@ -9,10 +9,16 @@ import torch
 
 from tocsr.devices import pick_device
 from tocsr.models.folders import load_vae
-from tocsr.models.vae import latent_distillation_loss, widened
+from tocsr.models.vae import (
+    LocalAutoencoder,
+    latent_distillation_loss,
+    least_squares_start_,
+    widened,
+)
 from tocsr.runs import phase, require_result
 from tocsr.seeding import derive_seed
 from tocsr.train.loop import fit
+from tocsr.train.pretrain import sample_images
 
 if TYPE_CHECKING:
     from tocsr.runs import Report, Run
@@ -33,7 +39,11 @@ def run(config: ExpandVaeConfig, run: Run, report: Report) -> dict[str, Any]:
     device = pick_device(config.device, config.num_threads)
     teacher = load_vae(base_folder(config, "vae_teacher")).to(device).requires_grad_(False)
     torch.manual_seed(derive_seed(config.seed, config.verb))
-    student = widened(load_vae(base_folder(config, "vae")), teacher).to(device)
+    base = load_vae(base_folder(config, "vae")).to(device)
+    student = widened(base, teacher).to(device)
+    if isinstance(student, LocalAutoencoder):
+        images = sample_images(config.data, config.seed).to(device)
+        least_squares_start_(student, base, teacher, images)
     figures = fit(
         run,
         config.verb,

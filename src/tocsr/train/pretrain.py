@@ -5,19 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from tocsr.data.images import PhotoCrops, batches
 from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, denoising_loss, draws
 from tocsr.models.folders import base_unet, base_vae, load_vae
-from tocsr.models.vae import pixels_to_latents, reconstruct
+from tocsr.models.vae import (
+    LocalAutoencoder,
+    pixels_to_latents,
+    principal_start_,
+    reconstruct,
+)
 from tocsr.runs import phase
 from tocsr.seeding import derive_seed
 from tocsr.train.loop import fit
 
 if TYPE_CHECKING:
+    from tocsr.config import DataConfig
     from tocsr.data.images import Batch
     from tocsr.models.compact import CompactUNet
     from tocsr.models.vae import Autoencoder
@@ -31,12 +37,19 @@ def reconstruction_loss(vae: Autoencoder, x: Tensor) -> Tensor:
 
 
 def latent_denoising_loss(
-    unet: nn.Module, vae: Autoencoder, schedule: NoiseSchedule, batch: Batch, seed: int
+    unet: CompactUNet, vae: Autoencoder, schedule: NoiseSchedule, batch: Batch, seed: int
 ) -> Tensor:
     """L_diff on a batch's latents, autoencoder frozen, noise and timesteps by index (Eq. 5)."""
     with torch.no_grad():
         clean = pixels_to_latents(vae, batch.images)
-    return denoising_loss(unet, schedule, clean, *draws(schedule, clean, seed, batch.indices))
+    noise, timestep = draws(schedule, clean, seed, batch.indices)
+    return denoising_loss(unet, schedule, clean, noise, timestep, unet.config.prediction)
+
+
+def sample_images(data: DataConfig, seed: int, num: int = 64) -> Tensor:
+    """Crops (num, 3, crop, crop) in [-1, 1] that no training step sees."""
+    crops = PhotoCrops(data, derive_seed(seed, "start"), num)
+    return next(batches(crops, num, [0])).images
 
 
 @torch.no_grad()
@@ -58,6 +71,8 @@ def _train_vae(
         return done
     torch.manual_seed(derive_seed(config.seed, name))
     vae = base_vae(config.preset, name).to(device)
+    if isinstance(vae, LocalAutoencoder):
+        principal_start_(vae, sample_images(config.data, config.seed).to(device))
     figures = fit(
         part,
         f"pretrain {name}",

@@ -42,8 +42,9 @@ def sr_loss(
     with torch.no_grad():
         clean = pixels_to_latents(vae, batch.images)
     lr_latent = lr_latents(vae, batch.images, config.task)
-    noise_and_timestep = draws(schedule, clean, config.seed, batch.indices)
-    return sr_denoising_loss(unet, schedule, clean, lr_latent, *noise_and_timestep)
+    noise, timestep = draws(schedule, clean, config.seed, batch.indices)
+    prediction = unet.config.prediction
+    return sr_denoising_loss(unet, schedule, clean, lr_latent, noise, timestep, prediction)
 
 
 @phase
