@@ -27,10 +27,10 @@ test: $(VENV)/.dev ## the tests: no network, no data
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
 
 format: $(VENV)/.dev
-	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/ruff format --check .
 
 lint: $(VENV)/.dev
-	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff check .
 
 types: $(VENV)/.dev
 	$(BIN)/mypy

@@ -56,6 +56,19 @@ def test_a_value_out_of_range_says_what_must_hold(capsys):
     assert "num_steps must be at least 1, got 0" in said(capsys)
 
 
+@pytest.mark.parametrize("value", ["optim: {schedule: foo}", "optim: {lr: many}", "seed: abc"])
+def test_a_value_in_a_file_is_checked_like_an_option(capsys, tmp_path, value):
+    config = tmp_path / "mine.yaml"
+    config.write_text(value)
+    assert main(["finetune", "--config", str(config)]) == ExitCode.USAGE
+    assert "Expected a" in said(capsys)
+
+
+def test_a_negative_seed_is_refused(capsys):
+    assert main(["finetune", "--seed=-1"]) == ExitCode.USAGE
+    assert "seed must be at least 0, got -1" in said(capsys)
+
+
 def test_an_unknown_preset_names_the_shipped_ones(capsys):
     assert main(["finetune", "--preset", "tinny"]) == ExitCode.USAGE
     assert "no preset and no folder is called 'tinny'; did you mean 'tiny'?" in said(capsys)

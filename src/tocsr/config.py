@@ -42,6 +42,9 @@ class PhaseConfig:
     device: str = "auto"
     num_threads: int = 0
 
+    def __post_init__(self) -> None:
+        require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
+
     @property
     def folder(self) -> Path:
         """The run folder of this phase."""
@@ -149,7 +152,10 @@ class TaskConfig:
     degradation: Literal["bicubic"] = "bicubic"
 
     def __post_init__(self) -> None:
-        require(1 <= self.upscale <= 8, f"task.upscale must be in 1..8, got {self.upscale}")
+        # crops are multiples of 64 pixels, and a factor must divide them
+        require(
+            self.upscale in (1, 2, 4, 8), f"task.upscale must be 1, 2, 4 or 8, got {self.upscale}"
+        )
 
 
 def preset_folder(preset: str) -> Path:
@@ -159,7 +165,7 @@ def preset_folder(preset: str) -> Path:
         TocsrError: Neither a shipped preset nor a folder.
     """
     for folder in (PRESETS / preset, Path(preset)):
-        if folder.is_dir():
+        if preset and folder.is_dir():
             return folder
     names = [folder.name for folder in PRESETS.iterdir() if folder.is_dir()]
     raise TocsrError(f"no preset and no folder is called '{preset}'", did_you_mean(preset, names))

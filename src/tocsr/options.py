@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from difflib import get_close_matches
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,14 @@ def _readable(message: str, parser: ArgumentParser) -> str:
 
 
 def _taken(argv: list[str], option: str) -> str | None:
-    """The value of `--option value` or `--option=value` in the arguments."""
-    for i, word in enumerate(argv):
-        if word == option and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(option + "="):
-            return word.split("=", 1)[1]
-    return None
+    """The last value of `--option value` or `--option=value` in the arguments."""
+    value = None
+    for word, following in zip_longest(argv, argv[1:]):
+        if word == option:
+            value = following
+        elif word.startswith(option + "="):
+            value = word.split("=", 1)[1]
+    return value
 
 
 def read_config(name: str, argv: list[str]) -> tuple[Any, bool]:
@@ -83,9 +85,17 @@ def read_config(name: str, argv: list[str]) -> tuple[Any, bool]:
             check_keys(config, values, file)
             defaults = merged(defaults, values)
     parser = make_parser(name, defaults)
+    if defaults:
+        make_parser(name, {}).parse_object(defaults)  # for its checks: defaults are taken as given
     short = {f.metadata["short"]: f"--{f.name}" for f in fields(config) if "short" in f.metadata}
     parsed = parser.parse_args([short.get(word, word) for word in argv])
     dry_run = bool(parsed.pop("dry_run", False))
     parsed.pop("config", None)
     built = parser.instantiate(parsed)
     return config(**{field.name: built[field.name] for field in fields(config)}), dry_run
+
+
+def hand_on(config: PhaseConfig) -> list[str]:
+    """The arguments that give another phase what one phase shares with it."""
+    shared = [field.name for field in fields(PhaseConfig)]
+    return [f"--{name}={getattr(config, name)}" for name in shared]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +21,7 @@ from tocsr.models.sr import with_condition
 from tocsr.models.surrogates import SurrogateStage
 from tocsr.models.vae import widened
 from tocsr.models.variants import TEACHER, find_variant
+from tocsr.options import hand_on, read_config
 from tocsr.runs import read_result
 
 if TYPE_CHECKING:
@@ -97,10 +97,14 @@ def _data_rows(data: DataConfig) -> dict[str, str]:
 def _surrogate_rows(config: Any, teacher: CompactUNet) -> tuple[dict[str, str], int]:
     """Per stage, the parameters of each variant in millions; and all of them summed."""
     rows, everything = {}, 0
-    local_only = getattr(config, "local_only", False)
+    # search takes the library that calibrate made, so its plan reads calibrate's settings
+    calibrate = (
+        config if config.verb == "calibrate" else read_config("calibrate", hand_on(config))[0]
+    )
+    library = surrogate_library(teacher, calibrate.local_only)
     for stage in teacher.stage_table:
         cells = []
-        for name in surrogate_library(teacher, local_only)[stage.name]:
+        for name in library[stage.name]:
             block = teacher.stages[stage.name]
             if name != TEACHER:
                 with torch.device("meta"):
@@ -112,11 +116,11 @@ def _surrogate_rows(config: Any, teacher: CompactUNet) -> tuple[dict[str, str], 
     return rows, everything
 
 
-def _trained_params(config: Any, networks: dict[str, Any], field: str) -> int:
+def _trained_params(config: Any, networks: dict[str, Any], field: str, surrogates: int) -> int:
     if field != "optim":  # pretrain: one training per network
         return num_params(networks[field])
     if config.verb == "calibrate":
-        return _surrogate_rows(config, networks["unet"])[1]
+        return surrogates
     trained = {"expand-vae": ["vae"], "expand-unet": ["unet", "vae"]}.get(config.verb, ["unet"])
     return sum(num_params(networks[name]) for name in trained)
 
@@ -134,15 +138,18 @@ def plan_phase(config: PhaseConfig) -> dict[str, Any]:
         config.runs / "select"
     ):
         result["note"] = "nothing is selected yet: the U-Net is counted with the teacher's blocks"
+    rows: dict[str, str] = {}
+    surrogates = 0
+    if config.verb in ("calibrate", "search"):
+        rows, surrogates = _surrogate_rows(config, networks["unet"])
     trainings = {
-        f.name: _training_row(value, _trained_params(config, networks, f.name))
+        f.name: _training_row(value, _trained_params(config, networks, f.name, surrogates))
         for f in fields(config)
         if isinstance(value := getattr(config, f.name), OptimConfig)
     }
     if trainings:
         result["trainings"] = trainings
-    if config.verb in ("calibrate", "search"):
-        rows, _ = _surrogate_rows(config, networks["unet"])
+    if rows:
         result["library"] = rows
         result["candidates"] = f"{math.prod(row.count(',') + 1 for row in rows.values()):,}"
     if config.verb == "search":
@@ -150,8 +157,7 @@ def plan_phase(config: PhaseConfig) -> dict[str, Any]:
         result["evaluations"] = num
     if data := getattr(config, "data", None):
         result["data"] = _data_rows(data)
-    files = [Path("config.yaml"), Path("metrics.jsonl"), *map(Path, MADE_BY[config.verb])]
-    result["files"] = [str(config.folder / file) for file in files]
+    result["files"] = [str(config.folder / file) for file in (*MADE_BY[config.verb], "result.json")]
     return result
 
 
@@ -159,6 +165,4 @@ def plan(name: str, config: Any) -> dict[str, Any]:
     """What a verb would do; for a recipe, each of its phases."""
     if name != "recipe":
         return plan_phase(config)
-    from tocsr.options import read_config  # noqa: PLC0415  a recipe alone reads others' options
-
-    return {verb: plan_phase(read_config(verb, config.arguments())[0]) for verb in config.phases}
+    return {verb: plan_phase(read_config(verb, hand_on(config))[0]) for verb in config.phases}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tocsr.config import PhaseConfig, require
-from tocsr.options import read_config
+from tocsr.options import hand_on, read_config
 from tocsr.verbs import PHASES, runner
 
 if TYPE_CHECKING:
@@ -26,18 +26,9 @@ class RecipeConfig(PhaseConfig):
     phases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         unknown = [name for name in self.phases if name not in PHASES]
         require(not unknown, f"phases must be among {', '.join(PHASES)}, got {', '.join(unknown)}")
-
-    def arguments(self) -> list[str]:
-        """The command line that hands this recipe's settings on to a phase."""
-        return [
-            f"--preset={self.preset}",
-            f"--runs={self.runs}",
-            f"--seed={self.seed}",
-            f"--device={self.device}",
-            f"--num_threads={self.num_threads}",
-        ]
 
 
 def run(config: RecipeConfig, report: Report) -> dict[str, Any]:
@@ -47,6 +38,5 @@ def run(config: RecipeConfig, report: Report) -> dict[str, Any]:
         Phase -> its result.
     """
     return {
-        name: runner(name)(read_config(name, config.arguments())[0], report)
-        for name in config.phases
+        name: runner(name)(read_config(name, hand_on(config))[0], report) for name in config.phases
     }

@@ -71,5 +71,5 @@ def runner(name: str) -> Callable[..., Any]:
             raise
         raise TocsrError(
             f"{name} needs the package {error.name}, which is not installed",
-            f"run: pip install 'tocsr[{verb.extra}]'",
+            f"run: pip install 'tocsr{f'[{verb.extra}]' if verb.extra else ''}'",
         ) from error

@@ -51,6 +51,8 @@ class Batch:
 
     def split(self, parts: int) -> list[Batch]:
         """Equal micro-batches, in order."""
+        if len(self.indices) % parts:
+            raise ValueError(f"a batch of {len(self.indices)} cannot be split into {parts} parts")
         size = len(self.indices) // parts
         return [
             Batch(self.images[i : i + size], self.indices[i : i + size], self.files[i : i + size])

@@ -15,13 +15,13 @@ class UpscaleConfig:
 
     Args:
         inputs: Photos (PNG, JPEG, WebP), or folders that are searched with their subfolders.
-        output: The file to write where there is one photo and this ends like an image, else the
-            folder, in which input folders are mirrored; by default PHOTO_x4.png beside each photo.
-        model: Model folder that tocsr export wrote; by default the model in the package.
-        tile: Pixels of a photo that are computed at once along a side; less takes less memory; 0
-            takes 256, about 0.6 GB.
+        output: (-o) The file to write where there is one photo and this ends like an image, else
+            the folder, in which input folders are mirrored; by default PHOTO_x4.png beside each.
+        model: (-m) Model folder that tocsr export wrote; by default the model in the package.
+        tile: (-t) Pixels of a photo that are computed at once along a side; less takes less
+            memory; 0 takes 256.
         seed: Seed of the noise that the network starts from.
-        format: Format of the results; auto goes by the output file, else by each photo.
+        format: (-f) Format of the results; auto goes by the output file, else by each photo.
         quality: Quality of JPEG and WebP, 1 to 100.
         overwrite: Makes results anew that are already there, instead of skipping them.
         num_threads: CPU threads; 0 takes all cores.

@@ -5,7 +5,7 @@ Legend: B batch, H W pixels of the result, Z latent channels, h = H / 8, w = W /
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -149,11 +149,16 @@ class OneStepGenerator(nn.Module):
         Raises:
             TocsrError: A file is missing, or its schema is not known.
         """
-        facts: dict[str, Any] = read_json(folder / "upscaler.json")
+        path = folder / "upscaler.json"
+        facts: dict[str, Any] = read_json(path)
         if facts.get("schema") != SCHEMA:
             raise TocsrError(
-                f"{folder / 'upscaler.json'} must have schema {SCHEMA}, got {facts.get('schema')}",
+                f"{path} must have schema {SCHEMA}, got {facts.get('schema')}",
                 "update tocsr",
                 ExitCode.MODEL,
+            )
+        if odd := facts.keys() ^ {field.name for field in fields(GeneratorFacts)}:
+            raise TocsrError(
+                f"{path} lacks or does not know: {', '.join(sorted(odd))}", code=ExitCode.MODEL
             )
         return cls(load_vae(folder / "vae"), load_unet(folder / "unet"), GeneratorFacts(**facts))

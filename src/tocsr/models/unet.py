@@ -12,9 +12,9 @@ from tocsr.errors import TocsrError, did_you_mean
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
 
-# Channels between Z and the U-Net's width: conv_in goes Z -> ... -> width; None keeps the base's
-# own end. v2 (chosen by the paper) makes one new convolution at each end, v1 and v3 squeeze
-# through the 4 channels of the base.
+# Channels between Z and the U-Net's width, for conv_in (Z -> ... -> width) and for conv_out. v2
+# (chosen by the paper) makes one new convolution at each end, v1 and v3 squeeze through the 4
+# channels of the base.
 ADAPTERS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "v1": ((4,), ()),
     "v2": ((), ()),

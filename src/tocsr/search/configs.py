@@ -31,6 +31,7 @@ class SearchConfig(PhaseConfig):
     num_iterations: int = 24
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             len(self.tolerances) > 0 and all(t > 0 for t in self.tolerances),
             f"tolerances must be above 0, got {list(self.tolerances)}",

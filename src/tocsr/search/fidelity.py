@@ -17,8 +17,7 @@ from tocsr.seeding import derive_seed
 if TYPE_CHECKING:
     from tocsr.config import DataConfig
     from tocsr.models.compact import CompactUNet
-    from tocsr.models.cost import model_params
-from tocsr.models.vae import Autoencoder
+    from tocsr.models.vae import Autoencoder
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,10 @@ def capture_targets(
 
 @torch.no_grad()
 def fidelity_gap(unet: CompactUNet, targets: list[Targets]) -> float:
-    """F(a) = E || noise_T(z_t, t, c) - noise_a(z_t, t, c) ||^2, the mean over elements (Eq. 11)."""
+    """F(a) = E || noise_T(z_t, t, c) - noise_a(z_t, t, c) ||^2, the mean over elements (Eq. 11).
+
+    Of velocities, where the networks predict those.
+    """
     errors = [
         (unet(batch.noisy, batch.timestep) - batch.noise_pred).double().square().mean()
         for batch in targets

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 from tocsr.errors import TocsrError
@@ -55,7 +54,7 @@ def run(config: SelectConfig, run: Run, report: Report) -> dict[str, Any]:
     surrogates = load_surrogates(teacher, config.runs / "calibrate" / "surrogates", names)
     unet = assembled(teacher, winner["candidate"], surrogates)
     unet.save_pretrained(run.folder / "unet")
-    before, after = unet_cost(teacher, PIXELS), unet_cost(copy.deepcopy(unet), PIXELS)
+    before, after = unet_cost(teacher, PIXELS), unet_cost(unet, PIXELS)
     return {
         **winner,
         "macs_g": after.macs_g,

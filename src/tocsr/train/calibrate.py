@@ -101,7 +101,7 @@ def heldout_losses(
     surrogates: Mapping[str, nn.Module],
     device: torch.device,
 ) -> dict[str, float]:
-    """Eq. 8 of every surrogate on samples that its training did not see."""
+    """Eq. 8 of every surrogate on crops of its own: other places in the photos, other noise."""
     stages = {stage.name: stage for stage in teacher.stage_table}
     seed, size = derive_seed(config.seed, "heldout"), min(config.num_heldout, 16)
     data = PhotoCrops(config.data, seed, config.num_heldout)

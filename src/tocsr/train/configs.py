@@ -87,7 +87,7 @@ class CalibrateConfig(PhaseConfig):
         local_only: Leaves out variants with an unbounded receptive field.
         stages_per_group: Stages whose surrogates train together from one teacher pass; fewer take
             less memory.
-        num_heldout: Samples that each surrogate's final error is measured on.
+        num_heldout: Crops, other than those trained on, that each surrogate's error is measured on.
     """
 
     verb: ClassVar[str] = "calibrate"
@@ -99,11 +99,13 @@ class CalibrateConfig(PhaseConfig):
     num_heldout: int = 64
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             self.optim.max_grad_norm == 0,
             f"optim.max_grad_norm must be 0 in calibrate, got {self.optim.max_grad_norm}: a norm "
             "over all surrogates would couple them",
         )
+        require(self.num_heldout >= 1, f"num_heldout must be at least 1, got {self.num_heldout}")
         require(
             self.stages_per_group >= 1,
             f"stages_per_group must be at least 1, got {self.stages_per_group}",
@@ -171,6 +173,7 @@ class DistillConfig(PhaseConfig):
     pixel_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             self.num_targets > 0 and self.num_targets % self.optim.batch_size == 0,
             f"num_targets must be a multiple of optim.batch_size, got {self.num_targets} and "

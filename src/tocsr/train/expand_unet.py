@@ -39,8 +39,8 @@ def joint_loss(
         `loss`, and its terms `diffusion`, `latent` and `rec`.
     """
     vae_terms = latent_distillation_loss(vae, vae_teacher, batch.images, config.rec_weight)
-    clean = pixels_to_latents(vae, batch.images)
-    clean = clean.detach() if config.detach_latents else clean
+    with torch.set_grad_enabled(not config.detach_latents):
+        clean = pixels_to_latents(vae, batch.images)
     noise, timestep = draws(schedule, clean, config.seed, batch.indices)
     prediction = unet.config.prediction
     diffusion = denoising_loss(unet, schedule, clean, noise, timestep, prediction)

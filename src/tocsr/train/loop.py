@@ -143,10 +143,10 @@ def fit(
         TocsrError: The loss is not finite; the batch's files are named.
     """
     accelerator = Accelerator(
-        cpu=device.type == "cpu", gradient_accumulation_steps=optim.accumulation
+        cpu=device.type == "cpu",
+        device_placement=False,
+        gradient_accumulation_steps=optim.accumulation,
     )
-    # Not accelerate's own autocast: one process may run phases of different precision in turn.
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=optim.precision == "bf16")
     objective = _Objective(nn.ModuleDict(dict(modules)), loss).train()
     params = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=optim.lr, weight_decay=optim.weight_decay)
@@ -154,32 +154,20 @@ def fit(
     state = _State(objective.trained, ema, optimizer)
     state.load(run.checkpoint)
     run.rewind_log(state.step)
-    wrapped, stepper = accelerator.prepare(objective, optimizer)
+    step = _Step(accelerator, optim, device, *accelerator.prepare(objective, optimizer))
     dataset = PhotoCrops(data, seed, optim.num_steps * optim.batch_size, num_distinct)
     world, rank = accelerator.num_processes, accelerator.process_index
     todo = range(state.step, optim.num_steps)
     figures: dict[str, float] = {}
     started = time.monotonic() - state.seconds
     for batch in batches(dataset, optim.batch_size, todo, data.num_workers, rank, world):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(optim, state.step)
-        for part in batch.to(device).split(optim.accumulation):
-            with accelerator.accumulate(wrapped):
-                with autocast:
-                    terms = wrapped(part)
-                _check_finite(terms["loss"], part, state.step)
-                accelerator.backward(terms["loss"])
-                if accelerator.sync_gradients and optim.max_grad_norm:
-                    accelerator.clip_grad_norm_(params, optim.max_grad_norm)
-                stepper.step()
-                stepper.zero_grad()
+        terms = step(batch, state.step)
         ema.update_parameters(objective.trained)
         state.step += 1
         state.seconds = time.monotonic() - started
         last = state.step == optim.num_steps
         if state.step % optim.log_every == 0 or last:
-            means = accelerator.reduce({k: v.detach().float() for k, v in terms.items()}, "mean")
-            figures = {k: float(v) for k, v in means.items()}
+            figures = {k: float(v) for k, v in accelerator.reduce(terms, "mean").items()}
             record = {"step": state.step, **figures, "seconds": round(state.seconds, 2)}
             if accelerator.is_main_process:
                 run.log(record)
@@ -192,6 +180,41 @@ def fit(
     for module in modules.values():
         module.eval()
     return {**(figures or _last_figures(run)), "seconds": state.seconds}
+
+
+@dataclass
+class _Step:
+    """One optimiser step: a batch in micro-batches, their gradients summed, one update."""
+
+    accelerator: Accelerator
+    optim: OptimConfig
+    device: torch.device
+    objective: nn.Module
+    optimizer: Any
+
+    def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Returns the loss and its terms, means over the micro-batches."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.optim, step)
+        # Not accelerate's own autocast: one process may run phases of different precision in turn.
+        bf16 = self.optim.precision == "bf16"
+        sums: dict[str, Tensor] = {}
+        for part in batch.to(self.device).split(self.optim.accumulation):
+            with self.accelerator.accumulate(self.objective):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                    terms = self.objective(part)
+                _check_finite(terms["loss"], part, step)
+                self.accelerator.backward(terms["loss"])
+                if self.accelerator.sync_gradients and self.optim.max_grad_norm:
+                    self.accelerator.clip_grad_norm_(
+                        self.objective.parameters(), self.optim.max_grad_norm
+                    )
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            for name, term in terms.items():
+                share = term.detach().float() / self.optim.accumulation
+                sums[name] = sums[name] + share if name in sums else share
+        return sums
 
 
 def _last_figures(run: Run) -> dict[str, float]:
