@@ -84,14 +84,14 @@ class Systems:
         image, (height, width) = self._padded(lr)
         latent = pixels_to_latents(self.vae, image)
         noise = sample_noise(tuple(latent.shape[1:]), 0, [0], "start")
-        denoise = conditioned(self.sr_teacher, latent)
+        prediction = self.sr_teacher.config.prediction
+        denoise = conditioned(self.sr_teacher, latent, prediction)
         clean = ddim_sample(
             denoise,
             NoiseSchedule(),
             noise,
             self.num_denoise_steps,
-            3.0,
-            self.sr_teacher.config.prediction,
+            prediction=prediction,
         )
         return to_uint8(latents_to_pixels(self.vae, clean)[0, :, :height, :width])
 

@@ -156,3 +156,10 @@ def test_ddim_of_velocities_agrees_with_ddim_of_the_noise_they_mean():
     torch.testing.assert_close(
         by_velocity, ddim_sample(noise_of, SCHEDULE, NOISE, 4), rtol=1e-3, atol=1e-3
     )
+
+
+def test_a_network_that_predicts_the_clean_latent_adds_to_the_condition():
+    denoise = conditioned(lambda z, t: 0 * z[:, :4], CLEAN, "clean")
+    assert torch.equal(denoise(NOISE, TIMESTEP), CLEAN)
+    assert torch.equal(ddim_sample(denoise, SCHEDULE, NOISE, 4, prediction="clean"), CLEAN)
+    assert denoising_loss(denoise, SCHEDULE, CLEAN, NOISE, TIMESTEP, "clean") == 0

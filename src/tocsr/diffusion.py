@@ -20,10 +20,11 @@ from tocsr.seeding import derive_seed, numpy_rng
 # (latent (B, Z', h, w), timestep (B,)) -> prediction (B, Z, h, w)
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 
-# What a U-Net predicts: the noise, as in the paper, or
-# Not in the paper: the velocity sqrt(abar_t) noise - sqrt(1 - abar_t) z_0 (Salimans & Ho 2022),
-# from which z_0 follows without a division, so that little training suffices at the last timestep.
-Prediction = Literal["noise", "velocity"]
+# What a U-Net predicts: the noise, as in the paper. Not in the paper: the velocity
+# sqrt(abar_t) noise - sqrt(1 - abar_t) z_0 (Salimans & Ho 2022), or the clean latent z_0, where
+# there is a condition as what z_LR lacks of it. From these z_0 follows without a division, so
+# that little training suffices at the last timestep.
+Prediction = Literal["noise", "velocity", "clean"]
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,16 @@ def denoising_loss(
         clean: z_0 (B, Z, h, w).
         noise: Standard normal (B, Z, h, w).
         timestep: (B,) in 0..T-1.
-        prediction: What the U-Net predicts; for `velocity` the target is the velocity.
+        prediction: What the U-Net predicts, and so what it is held against.
     """
     predicted = denoise(add_noise(schedule, clean, noise, timestep), timestep)
-    target = noise if prediction == "noise" else velocity(schedule, clean, noise, timestep)
+    match prediction:
+        case "noise":
+            target = noise
+        case "velocity":
+            target = velocity(schedule, clean, noise, timestep)
+        case "clean":
+            target = clean
     return F.mse_loss(predicted.float(), target)
 
 
@@ -136,18 +143,24 @@ def sr_denoising_loss(
     prediction: Prediction = "noise",
 ) -> Tensor:
     """L_sr = E || noise - noise_theta(z_t, t, z_LR) ||^2, the mean over elements (Eq. 21)."""
-    joined = conditioned(denoise, lr_latent)
+    joined = conditioned(denoise, lr_latent, prediction)
     return denoising_loss(joined, schedule, clean, noise, timestep, prediction)
 
 
-def conditioned(denoise: Denoiser, lr_latent: Tensor) -> Denoiser:
+def conditioned(denoise: Denoiser, lr_latent: Tensor, prediction: Prediction = "noise") -> Denoiser:
     """noise_theta(z_t, t, z_LR): the two latents concatenated along channels (Eq. 20).
 
     Args:
         denoise: A U-Net that takes 2 Z channels.
         lr_latent: z_LR (B, Z, h, w).
+        prediction: What the U-Net predicts; to `clean` z_LR is added.
     """
-    return lambda noisy, timestep: denoise(torch.cat([noisy, lr_latent], dim=1), timestep)
+
+    def joined(noisy: Tensor, timestep: Tensor) -> Tensor:
+        predicted = denoise(torch.cat([noisy, lr_latent], dim=1), timestep)
+        return lr_latent + predicted.float() if prediction == "clean" else predicted
+
+    return joined
 
 
 def predict_clean(
@@ -161,6 +174,8 @@ def predict_clean(
 
     From a velocity, z_0 = sqrt(abar_t) z_t - sqrt(1 - abar_t) v_pred.
     """
+    if prediction == "clean":
+        return predicted.float()
     alpha_bar = schedule.alpha_bar(timestep)
     if prediction == "velocity":
         return alpha_bar.sqrt() * noisy.float() - (1 - alpha_bar).sqrt() * predicted.float()

@@ -6,7 +6,13 @@ from tocsr.diffusion import NoiseSchedule, ddim_sample
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import read_json, write_json
 from tocsr.models.folders import base_unet, base_vae
-from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step, with_condition, zero_head_
+from tocsr.models.sr import (
+    GeneratorFacts,
+    OneStepGenerator,
+    one_step,
+    with_condition,
+    with_prediction,
+)
 
 SCHEDULE = NoiseSchedule()
 NOISE = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -18,7 +24,7 @@ FACTS = GeneratorFacts(
     pixel_multiple=64,
     halo=128,
     local=True,
-    parametrization="clean",
+    prediction="noise",
     timestep=999,
 )
 
@@ -35,15 +41,13 @@ def generator(unet):
 
 
 def test_the_clean_student_starts_from_the_condition(unet):
-    zero_head_(unet)
-    assert torch.equal(one_step(unet, SCHEDULE, NOISE, LR, "clean"), LR)
+    student = with_prediction(unet, "clean")
+    assert torch.equal(one_step(student, SCHEDULE, NOISE, LR), LR)
 
 
 def test_the_student_of_the_paper_is_one_ddim_step(unet):
-    sampled = ddim_sample(
-        lambda z, t: unet(torch.cat([z, LR], 1), t), SCHEDULE, NOISE, 1, prediction="velocity"
-    )
-    assert torch.equal(one_step(unet, SCHEDULE, NOISE, LR, "teacher"), sampled)
+    sampled = ddim_sample(lambda z, t: unet(torch.cat([z, LR], 1), t), SCHEDULE, NOISE, 1)
+    assert torch.equal(one_step(unet, SCHEDULE, NOISE, LR), sampled)
 
 
 @torch.no_grad()

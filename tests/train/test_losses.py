@@ -11,7 +11,7 @@ from tocsr.data.degrade import degrade
 from tocsr.data.images import Batch
 from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample
 from tocsr.models.folders import base_unet, base_vae
-from tocsr.models.sr import with_condition
+from tocsr.models.sr import with_condition, with_prediction
 from tocsr.models.vae import lr_to_latents, pixels_to_latents
 from tocsr.runs import Run, silent
 from tocsr.train.distill import distillation_loss, start_noise, student_loss, teacher_targets
@@ -65,18 +65,14 @@ def test_the_targets_are_what_the_multi_step_teacher_samples(tmp_path, vae, sr_u
     image = PhotoCrops(config.data, config.seed, 8)[3][0][None]
     lr = lr_latents(vae, image, config.task)
     noise = start_noise(lr, config.seed, [3])
-    sampled = ddim_sample(
-        conditioned(sr_unet, lr), NoiseSchedule(), noise, 2, config.clip, "velocity"
-    )
+    sampled = ddim_sample(conditioned(sr_unet, lr), NoiseSchedule(), noise, 2, config.clip)
     # float16 on disk, and batches of another size
     torch.testing.assert_close(targets[3:4].float(), sampled, rtol=2e-3, atol=2e-3)
 
 
 def test_the_clean_student_that_adds_nothing_is_as_far_as_the_condition(tmp_path, vae, sr_unet):
-    from tocsr.models.sr import zero_head_
-
     config = dataclasses.replace(micro_config("distill", tmp_path), pixel_weight=0.0)
-    zero_head_(sr_unet)
+    sr_unet = with_prediction(sr_unet, "clean")
     targets = torch.randn(2, 16, 8, 8)
     loss = student_loss(config, sr_unet, vae, targets, BATCH)["loss"]
     expected = (lr_latents(vae, BATCH.images, config.task) - targets).square().mean()

@@ -44,7 +44,7 @@ class CompactUNet(AlignedModel, ConfigMixin):
         condition_channels: Channels of the latent that z_t is joined to (Eq. 20), 0 for none.
         adapter: How the base's first and last convolution were widened to Z: v1, v2 or v3.
         norm: Normalisation of the base: `group`, as in SD, or `pixel`, which keeps it local.
-        prediction: What the network predicts, `noise` or `velocity`.
+        prediction: What the network predicts: `noise`, `velocity` or `clean`.
         num_context_tokens: Length of the built-in condition c (an empty prompt's embedding, or
             learned); 0 when the caller always gives one.
         schema: Version of this configuration.

@@ -6,12 +6,12 @@ Legend: B batch, H W pixels of the result, Z latent channels, h = H / 8, w = W /
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from tocsr.diffusion import NoiseSchedule, conditioned, predict_clean
+from tocsr.diffusion import NoiseSchedule, Prediction, conditioned, predict_clean
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import read_json, write_json
 from tocsr.models.compact import CompactUNet, rebuilt
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCHEMA = 1
-Parametrization = Literal["teacher", "clean"]
 
 
 @torch.no_grad()
@@ -45,6 +44,21 @@ def with_condition(unet: CompactUNet) -> CompactUNet:
     return conditioned_unet
 
 
+def with_prediction(unet: CompactUNet, prediction: Prediction) -> CompactUNet:
+    """The U-Net made to predict something else, its last convolution then starting at zero.
+
+    So a conditioned U-Net that is to predict the clean latent starts as z_LR.
+    """
+    if unet.config.prediction == prediction:
+        return unet
+    changed = rebuilt(unet, prediction=prediction)
+    last = _last_conv(changed.conv_out)
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
+    return changed
+
+
 def _first_conv(module: nn.Module) -> nn.Conv2d:
     return next(part for part in module.modules() if isinstance(part, nn.Conv2d))
 
@@ -53,39 +67,24 @@ def _last_conv(module: nn.Module) -> nn.Conv2d:
     return [part for part in module.modules() if isinstance(part, nn.Conv2d)][-1]
 
 
-@torch.no_grad()
-def zero_head_(unet: CompactUNet) -> None:
-    """Sets the last convolution to zero, so that the U-Net's output starts at zero."""
-    last = _last_conv(unet.conv_out)
-    last.weight.zero_()
-    if last.bias is not None:
-        last.bias.zero_()
-
-
 def one_step(
-    unet: CompactUNet,
-    schedule: NoiseSchedule,
-    start_noise: Tensor,
-    lr_latent: Tensor,
-    parametrization: Parametrization,
+    unet: CompactUNet, schedule: NoiseSchedule, start_noise: Tensor, lr_latent: Tensor
 ) -> Tensor:
     """z0_hat = G_phi(z_T, z_LR), one step from the last timestep, float32 (Eq. 22).
+
+    A U-Net that predicts the noise, as in the paper, divides by sqrt(abar_T), which multiplies its
+    error by about 14.6; one that predicts the clean latent adds to z_LR and divides nothing.
 
     Args:
         unet: The student's U-Net.
         schedule: abar_t.
         start_noise: z_T (B, Z, h, w), standard normal.
         lr_latent: z_LR (B, Z, h, w).
-        parametrization: `teacher`, as in the paper: one DDIM step of what the teacher predicts; if
-            that is the noise, it divides by sqrt(abar_T) and multiplies its error by about 14.6.
-            `clean`. Not in the paper: the U-Net predicts what z_LR lacks, so that it starts from
-            z_LR and divides nothing.
     """
+    prediction = unet.config.prediction
     timestep = torch.full((len(start_noise),), schedule.last_timestep, device=start_noise.device)
-    predicted = conditioned(unet, lr_latent)(start_noise, timestep).float()
-    if parametrization == "clean":
-        return lr_latent.float() + predicted
-    return predict_clean(schedule, start_noise, predicted, timestep, unet.config.prediction)
+    predicted = conditioned(unet, lr_latent, prediction)(start_noise, timestep)
+    return predict_clean(schedule, start_noise, predicted, timestep, prediction)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,7 @@ class GeneratorFacts:
         pixel_multiple: What the result's height and width are padded to multiples of.
         halo: Pixels of the result around a tile that the network should see.
         local: Whether the receptive field is bounded.
-        parametrization: What the U-Net predicts: as its teacher did, or the clean latent.
+        prediction: What the U-Net predicts: noise, velocity or clean.
         timestep: The one timestep.
         schema: Version of this table.
     """
@@ -112,7 +111,7 @@ class GeneratorFacts:
     pixel_multiple: int
     halo: int
     local: bool
-    parametrization: Parametrization
+    prediction: Prediction
     timestep: int
     schema: int = SCHEMA
 
@@ -133,7 +132,7 @@ class OneStepGenerator(nn.Module):
 
     def forward(self, image: Tensor, noise: Tensor) -> Tensor:
         lr_latent = pixels_to_latents(self.vae, image)
-        clean = one_step(self.unet, self.schedule, noise, lr_latent, self.facts.parametrization)
+        clean = one_step(self.unet, self.schedule, noise, lr_latent)
         return latents_to_pixels(self.vae, clean).clamp(-1, 1)
 
     def save_pretrained(self, folder: Path) -> None:

@@ -119,12 +119,13 @@ def _set_pointwise_(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None)
 
 @torch.no_grad()
 def principal_start_(vae: LocalAutoencoder, images: Tensor) -> None:
-    """Starts an autoencoder as the principal components of patches, with unit-variance latents.
+    """Starts an autoencoder as the principal components of patches.
 
     Not in the paper: random weights need thousands of steps to learn what three eigenvalue
     problems give. Each convolution that changes the width keeps the strongest components of what
     reaches it, its mirror in the decoder is the transpose, and the residual blocks start as the
-    identity; so the whole is a linear projection, which training then improves.
+    identity; so the whole is an orthogonal projection, which training then improves, and an error
+    of the latent is as large as the error of the image that it makes.
 
     Args:
         vae: With weights as constructed.
@@ -137,12 +138,10 @@ def principal_start_(vae: LocalAutoencoder, images: Tensor) -> None:
         if forth is down[1]:
             h = F.pixel_unshuffle(h, 2)
         rows = _samples(h)
-        power, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))  # ascending
+        _, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))  # weakest first
         kept = vectors.flip(1)[:, : forth.out_channels].T
-        spread = power.flip(0)[: forth.out_channels].clamp_min(1e-8).sqrt()
-        scale = spread[:, None] if forth is vae.conv_out else torch.ones_like(spread)[:, None]
-        _set_pointwise_(forth, kept / scale)
-        _set_pointwise_(back, (kept * scale).T)
+        _set_pointwise_(forth, kept)
+        _set_pointwise_(back, kept.T)
         h = forth(h)
 
 

@@ -135,6 +135,8 @@ class TrainSrConfig(PhaseConfig):
         data: Photos and crops.
         task: What is restored.
         optim: The training.
+        prediction: What the U-Net is trained to predict: what the backbone predicts, the noise in
+            the paper, or something else, from which little training makes a usable model.
     """
 
     verb: ClassVar[str] = "train-sr"
@@ -142,6 +144,7 @@ class TrainSrConfig(PhaseConfig):
     data: DataConfig
     task: TaskConfig = field(default_factory=TaskConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    prediction: Literal["backbone", "velocity", "clean"] = "backbone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +158,8 @@ class DistillConfig(PhaseConfig):
         num_denoise_steps: Steps of the teacher's full sampling.
         num_targets: Samples whose teacher result is computed once and kept on disk.
         clip: Bound on the teacher's estimates of z_0 while it samples; 0 is none.
-        parametrization: What the student's U-Net predicts: what the teacher predicts, the noise in
-            the paper, or the clean latent as z_LR plus a residual.
+        prediction: What the student's U-Net predicts: what the teacher predicts, the noise in the
+            paper, or the clean latent as z_LR plus a residual.
         pixel_weight: Not in the paper: weight of an L1 loss between the decoded student's result
             and the photo; 0 is off.
     """
@@ -169,7 +172,7 @@ class DistillConfig(PhaseConfig):
     num_denoise_steps: int = 15
     num_targets: int = 1024
     clip: float = 0.0
-    parametrization: Literal["teacher", "clean"] = "teacher"
+    prediction: Literal["teacher", "clean"] = "teacher"
     pixel_weight: float = 0.0
 
     def __post_init__(self) -> None:

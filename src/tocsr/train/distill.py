@@ -15,7 +15,7 @@ from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample, sample_noise
 from tocsr.files import whole_file
 from tocsr.models.folders import load_unet, load_vae
-from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step, zero_head_
+from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step, with_prediction
 from tocsr.models.vae import LATENT_STRIDE, latents_to_pixels
 from tocsr.runs import phase, require_result
 from tocsr.train.loop import fit
@@ -62,7 +62,7 @@ def teacher_targets(
     for step, batch in zip(missing, batches(data, size, missing), strict=True):
         lr_latent = lr_latents(vae, batch.images.to(device), config.task)
         latent = ddim_sample(
-            conditioned(sr_teacher, lr_latent),
+            conditioned(sr_teacher, lr_latent, sr_teacher.config.prediction),
             schedule,
             start_noise(lr_latent, config.seed, batch.indices),
             config.num_denoise_steps,
@@ -89,7 +89,7 @@ def student_loss(
     """
     lr_latent = lr_latents(vae, batch.images, config.task)
     noise = start_noise(lr_latent, config.seed, batch.indices)
-    predicted = one_step(student, NoiseSchedule(), noise, lr_latent, config.parametrization)
+    predicted = one_step(student, NoiseSchedule(), noise, lr_latent)
     distill = distillation_loss(predicted, targets[batch.indices].to(predicted))
     if not config.pixel_weight:
         return {"loss": distill}
@@ -107,7 +107,7 @@ def generator_facts(config: DistillConfig, unet: CompactUNet) -> GeneratorFacts:
         pixel_multiple=LATENT_STRIDE * unet.size_multiple,
         halo=2 * LATENT_STRIDE * unet.size_multiple,
         local=unet.is_local,
-        parametrization=config.parametrization,
+        prediction=unet.config.prediction,
         timestep=NoiseSchedule().last_timestep,
     )
 
@@ -120,9 +120,10 @@ def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
     sr_teacher = load_unet(config.runs / "train-sr" / "unet").to(device).requires_grad_(False)
     vae = load_vae(config.runs / "expand-unet" / "vae").to(device).requires_grad_(False)
     targets = teacher_targets(config, sr_teacher, vae, run, device, report)
-    student = copy.deepcopy(sr_teacher).requires_grad_(True)
-    if config.parametrization == "clean":
-        zero_head_(student)
+    student = copy.deepcopy(sr_teacher)
+    if config.prediction != "teacher":
+        student = with_prediction(student, config.prediction).to(device)
+    student.requires_grad_(True)
     figures = fit(
         run,
         config.verb,

@@ -11,7 +11,7 @@ from tocsr.data.degrade import degrade
 from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, draws, sr_denoising_loss
 from tocsr.models.folders import load_unet, load_vae
-from tocsr.models.sr import with_condition
+from tocsr.models.sr import with_condition, with_prediction
 from tocsr.models.vae import lr_to_latents, pixels_to_latents
 from tocsr.runs import phase, require_result
 from tocsr.train.loop import fit
@@ -52,7 +52,10 @@ def run(config: TrainSrConfig, run: Run, report: Report) -> dict[str, Any]:
     """Conditions the fine-tuned U-Net on z_LR and trains it; writes `unet/`."""
     require_result(config, "finetune")
     device = pick_device(config.device, config.num_threads)
-    unet = with_condition(load_unet(config.runs / "finetune" / "unet")).to(device)
+    backbone = load_unet(config.runs / "finetune" / "unet")
+    unet = with_condition(backbone).to(device)
+    if config.prediction != "backbone":
+        unet = with_prediction(unet, config.prediction).to(device)
     vae = load_vae(config.runs / "expand-unet" / "vae").to(device).requires_grad_(False)
     schedule = NoiseSchedule()
     figures = fit(
