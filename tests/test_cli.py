@@ -138,6 +138,17 @@ def test_running_out_of_space_is_recognised_through_wrappers(code):
     assert is_out_of_space(error)
 
 
+def test_running_out_of_memory_is_a_resource_error(capsys, monkeypatch):
+    import torch
+
+    def runs_out(*_):
+        raise torch.OutOfMemoryError("no")
+
+    monkeypatch.setattr("tocsr.cli.run_verb", runs_out)
+    assert main(["profile"]) == ExitCode.RESOURCES
+    assert "memory ran out" in said(capsys)
+
+
 def test_other_errors_are_not_taken_for_a_full_disk():
     assert not is_out_of_space(PermissionError(13, "no"))
 

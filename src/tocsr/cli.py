@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from tocsr import __version__
-from tocsr.errors import ExitCode, TocsrError, did_you_mean, is_out_of_space
+from tocsr.errors import ExitCode, TocsrError, did_you_mean, is_out_of_memory, is_out_of_space
 from tocsr.verbs import VERBS, runner
 
 if TYPE_CHECKING:
@@ -139,10 +139,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("tocsr: interrupted; the same command goes on from here", file=sys.stderr)
         return ExitCode.INTERRUPTED
-    except MemoryError:
-        print("tocsr: memory ran out; use a smaller batch, crop or tile", file=sys.stderr)
-        return ExitCode.RESOURCES
     except Exception as error:
+        if is_out_of_memory(error):
+            print("tocsr: memory ran out; use a smaller batch, crop or tile", file=sys.stderr)
+            return ExitCode.RESOURCES
         if is_out_of_space(error):
             print(f"tocsr: the disk is full or its quota used up: {error}", file=sys.stderr)
             return ExitCode.RESOURCES

@@ -59,6 +59,11 @@ def is_out_of_space(error: BaseException) -> bool:
     return False
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, the CPU's or an accelerator's (PyTorch has an exception of its own)."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that names the nearest of `known`, or all of them when none is near."""
     known = sorted(known)

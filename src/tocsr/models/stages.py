@@ -1,7 +1,7 @@
 """The stages of a U-Net: named blocks with named inputs and outputs.
 
 A stage is a contract: the shapes it takes and the shapes it gives, skips included. Whatever keeps
-the contract may stand there. With SD 1.5's four levels the seven stages are (SPEC, section 4)
+the contract may stand there. With SD 1.5's four levels the seven stages are (docs/deviations.md)
 
     E1 E2 E3 = down0 down1 down2      B = down3 + mid + up0      D3 D2 D1 = up1 up2 up3
 """

@@ -27,6 +27,9 @@ BOTTLENECK_RATIO = 4
 class PixelNorm(nn.Module):
     """Layer normalisation over the channels of each pixel, so that no pixel sees another one.
 
+    Not in the paper: group normalisation sees the whole image, so a tile would differ from the
+    image it is cut from.
+
     Shape:
         (B, channels, h, w) -> the same.
     """

@@ -43,7 +43,7 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
     """A light autoencoder without normalisation or attention: f = 8, work at 1/4 and 1/8 only.
 
     Not in the paper: SD's autoencoder spends nine tenths of the whole model's operations at full
-    resolution (SPEC, section 3). Pixel-unshuffle by 4, residual blocks, and back by pixel-shuffle.
+    resolution (tocsr profile --preset paper). Pixel-unshuffle by 4, residual blocks, and back.
 
     Args:
         latent_channels: Z.

@@ -55,8 +55,8 @@ def stage_outputs(block: nn.Module, stage: Stage, record: Record) -> list[Tensor
 def feature_distillation_loss(outputs: list[Tensor], targets: list[Tensor]) -> Tensor:
     """L_i^k = E || f_T - f_k ||^2, the mean over a stage's outputs, skips too (Eq. 8).
 
-    Each output's error is divided by the power of the teacher's output, so that no stage and no
-    output drowns another: 0 is the teacher, 1 is what an output of zeros gets.
+    Not in the paper: each output's error is divided by the power of the teacher's output, so that
+    no stage and no output drowns another; 0 is the teacher, 1 is what an output of zeros gets.
     """
     errors = [
         (output.float() - target.float()).square().mean() / target.float().square().mean()

@@ -157,7 +157,7 @@ class DistillConfig(PhaseConfig):
         optim: The training.
         num_denoise_steps: Steps of the teacher's full sampling.
         num_targets: Samples whose teacher result is computed once and kept on disk.
-        clip: Bound on the teacher's estimates of z_0 while it samples; 0 is none.
+        clip: Not in the paper: bound on the teacher's estimates of z_0 while it samples; 0 is none.
         prediction: What the student's U-Net predicts: what the teacher predicts, the noise in the
             paper, or the clean latent as z_LR plus a residual.
         pixel_weight: Not in the paper: weight of an L1 loss between the decoded student's result
