@@ -155,3 +155,11 @@ def test_other_errors_are_not_taken_for_a_full_disk():
 
 def test_a_name_near_none_lists_all():
     assert did_you_mean("xyz", ["b", "a"]) == "known are: a, b"
+
+
+def test_short_options_and_bare_switches_are_understood():
+    from tocsr.options import read_config
+
+    config = read_config("upscale", ["a.png", "--overwrite", "-o", "out", "-t", "64"])[0]
+    assert (config.overwrite, config.output, config.tile) == (True, Path("out"), 64)
+    assert config.inputs == [Path("a.png")]

@@ -60,7 +60,7 @@ def is_out_of_space(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, the CPU's or an accelerator's (PyTorch has an exception of its own)."""
+    """Whether the CPU's memory ran out, or an accelerator's (PyTorch's own exception)."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 

@@ -32,7 +32,7 @@ def make_parser(name: str, defaults: dict[str, Any]) -> ArgumentParser:
     parser = _Parser(prog=f"tocsr {name}", description=about, exit_on_error=False)
     positional = [f.name for f in fields(config) if f.metadata.get("positional")]
     for field_name in positional:
-        parser.add_argument(field_name, nargs="+", type=Path, help="Files or folders.")
+        parser.add_argument(field_name, nargs="+", help="Files or folders.")
     parser.add_class_arguments(config, skip=set(positional), help=about)
     if issubclass(config, PhaseConfig):
         parser.add_argument("--config", help="YAML file laid over the preset.")
@@ -66,6 +66,17 @@ def _taken(argv: list[str], option: str) -> str | None:
     return value
 
 
+def _spelled_out(config: type, argv: list[str]) -> list[str]:
+    """The arguments with short options made long, and `=true` after a switch without a value."""
+    short = {f.metadata["short"]: f"--{f.name}" for f in fields(config) if "short" in f.metadata}
+    switches = {f"--{f.name}" for f in fields(config) if f.type == "bool"}
+    words = []
+    for word, following in zip_longest(argv, argv[1:]):
+        alone = word in switches and following not in ("true", "false")
+        words.append(f"{word}=true" if alone else short.get(word, word))
+    return words
+
+
 def read_config(name: str, argv: list[str]) -> tuple[Any, bool]:
     """The configuration of a verb from preset, file and options, in rising order of precedence.
 
@@ -87,12 +98,15 @@ def read_config(name: str, argv: list[str]) -> tuple[Any, bool]:
     parser = make_parser(name, defaults)
     if defaults:
         make_parser(name, {}).parse_object(defaults)  # for its checks: defaults are taken as given
-    short = {f.metadata["short"]: f"--{f.name}" for f in fields(config) if "short" in f.metadata}
-    parsed = parser.parse_args([short.get(word, word) for word in argv])
+    parsed = parser.parse_args(_spelled_out(config, argv))
     dry_run = bool(parsed.pop("dry_run", False))
     parsed.pop("config", None)
     built = parser.instantiate(parsed)
-    return config(**{field.name: built[field.name] for field in fields(config)}), dry_run
+    values = {field.name: built[field.name] for field in fields(config)}
+    for field in fields(config):
+        if field.metadata.get("positional"):
+            values[field.name] = [Path(word) for word in values[field.name]]
+    return config(**values), dry_run
 
 
 def hand_on(config: PhaseConfig) -> list[str]:
