@@ -29,14 +29,15 @@ from tocsr.verbs import PHASES
 
 
 def phase_rows(runs: Path) -> list[str]:
+    """Seconds from a phase's first file to its last, so of a run that was not interrupted."""
     rows = ["| phase | seconds | last loss |", "|---|---|---|"]
     for verb in PHASES:
         result = read_result(runs / verb) or {}
+        started = (runs / verb / "config.yaml").stat().st_mtime
+        seconds = (runs / verb / "result.json").stat().st_mtime - started
         parts = result if verb == "pretrain" else {"": result}
-        for name, part in parts.items():
-            loss = f"{part['loss']:.4f}" if "loss" in part else "-"
-            seconds = f"{part['seconds']:.0f}" if "seconds" in part else "-"
-            rows.append(f"| {verb} {name} | {seconds} | {loss} |")
+        losses = [f"{name} {p['loss']:.4f}".strip() for name, p in parts.items() if "loss" in p]
+        rows.append(f"| {verb} | {seconds:.0f} | {', '.join(losses) or '-'} |")
     return rows
 
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
-MICRO = Path(__file__).parent / "presets" / "micro"
-
-
-def micro_config(verb: str, runs: Path, *options: str):
-    from tocsr.options import read_config
-
-    return read_config(verb, [f"--preset={MICRO}", f"--runs={runs}", *options])[0]
+from micro import micro_config
 
 
 @pytest.fixture(scope="session")

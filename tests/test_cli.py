@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MICRO
+from micro import MICRO
 
 from tocsr.cli import main
 from tocsr.errors import ExitCode, did_you_mean, is_out_of_space
@@ -101,7 +101,7 @@ def test_a_dry_run_touches_nothing(capsys, tmp_path):
 
 
 def test_two_processes_cannot_work_in_one_run_folder(capsys, tmp_path):
-    from conftest import micro_config
+    from micro import micro_config
 
     from tocsr.runs import Run
 

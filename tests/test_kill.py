@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MICRO
+from micro import MICRO
 from safetensors import safe_open
 
 SCRIPT = Path(__file__).parent / "killed_recipe.py"

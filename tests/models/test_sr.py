@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import MICRO
+from micro import MICRO
 
 from tocsr.diffusion import NoiseSchedule, ddim_sample
 from tocsr.errors import ExitCode, TocsrError

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import micro_config
+from micro import micro_config
 
 from tocsr.errors import TocsrError
 from tocsr.models.compact import assembled

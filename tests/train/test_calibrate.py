@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import MICRO
+from micro import MICRO
 
 from tocsr.models.folders import base_unet
 from tocsr.train.calibrate import (

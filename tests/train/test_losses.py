@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import MICRO, micro_config
+from micro import MICRO, micro_config
 
 from tocsr.config import TaskConfig
 from tocsr.data.degrade import degrade

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import MICRO, micro_config
+from micro import MICRO, micro_config
 
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.models.folders import load_unet, load_vae

@@ -139,6 +139,10 @@ class OneStepGenerator(nn.Module):
         """Writes `vae/`, `unet/` and, last, `upscaler.json`."""
         self.vae.save_pretrained(folder / "vae")
         self.unet.save_pretrained(folder / "unet")
+        for part in ("vae", "unet"):  # diffusers notes the path a model came from: not for sharing
+            config = read_json(folder / part / "config.json")
+            config.pop("_name_or_path", None)
+            write_json(folder / part / "config.json", config)
         write_json(folder / "upscaler.json", asdict(self.facts))
 
     @classmethod
