@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 SHIPPED_MODEL = Path(tocsr.__file__).parent / "assets" / "model"
-# Measured at x4 with a halo of 128 px, 64 channels at a quarter and 256 at lower resolutions, 2
-# threads, a 1024 x 768 photo: tiles of 64, 128, 256, 512 px took 275, 430, 710, 1020 MiB in all
-# and 110, 49, 32, 30 s.
+# docs/results/upscale.md: with the model in the package smaller tiles take longer, since a halo
+# of 32 px is computed around each, and larger ones only more memory.
 AUTO_TILE = 256
 _GET_A_MODEL = "name a folder that tocsr export wrote with --model, or reinstall tocsr"
 _ORT_ERRORS = (
