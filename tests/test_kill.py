@@ -62,6 +62,6 @@ def test_every_step_is_logged_once(whole_and_killed):
         assert steps == [1, 2, 3, 4], path
 
 
-def test_nothing_half_written_is_left_in_a_finished_folder(whole_and_killed):
-    left = [str(p) for p in whole_and_killed[0].rglob("*.part")]
+def test_nothing_half_written_is_left_when_the_killed_recipe_is_finished(whole_and_killed):
+    left = [str(p) for p in whole_and_killed[1].rglob(".*.part")]
     assert left == []

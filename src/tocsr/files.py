@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to, and renames it to `path` once the block succeeds.
 
-    A failure or a kill leaves what stood at `path` before; a failure also removes the part.
+    A failure or a kill leaves what stood at `path` before. A failure also removes the part; what a
+    kill leaves of it is written over when the same file is written again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")
     try:
         yield part
         with part.open("rb") as written:
