@@ -19,7 +19,7 @@ from tocsr.models.cost import autoencoder_costs, total, unet_cost
 from tocsr.models.folders import base_unet, base_vae
 from tocsr.models.sr import with_condition
 from tocsr.models.surrogates import SurrogateStage
-from tocsr.models.vae import widened
+from tocsr.models.vae import LATENT_STRIDE, widened
 from tocsr.models.variants import TEACHER, find_variant
 from tocsr.options import hand_on, read_config
 from tocsr.runs import read_result
@@ -82,6 +82,14 @@ def _training_row(optim: OptimConfig, params: int) -> str:
         f"{optim.num_steps * optim.batch_size:,} samples, {memory:.2f} GiB of "
         "weights, gradients, moments and average, activations not counted"
     )
+
+
+def _shapes_row(data: DataConfig, networks: dict[str, Any]) -> str:
+    """One sample's image and its latent in each autoencoder."""
+    side = data.crop // LATENT_STRIDE
+    channels = {n.config.latent_channels for key, n in networks.items() if key != "unet"}
+    latents = " and ".join(f"{z} x {side} x {side}" for z in sorted(channels))
+    return f"images 3 x {data.crop} x {data.crop}, latents {latents}"
 
 
 def _data_rows(data: DataConfig) -> dict[str, str]:
@@ -156,6 +164,7 @@ def plan_phase(config: PhaseConfig) -> dict[str, Any]:
         num = config.num_initial + len(config.tolerances) * config.num_iterations  # type: ignore[attr-defined]
         result["evaluations"] = num
     if data := getattr(config, "data", None):
+        result["shapes"] = _shapes_row(data, networks)
         result["data"] = _data_rows(data)
     result["files"] = [str(config.folder / file) for file in (*MADE_BY[config.verb], "result.json")]
     return result

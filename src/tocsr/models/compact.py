@@ -22,12 +22,13 @@ from tocsr.models.surrogates import (
     is_local,
     load_matching_,
     replace_group_norms_,
+    takes_context,
 )
 from tocsr.models.unet import latent_adapter
 from tocsr.models.variants import LIBRARY, TEACHER, find_variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 SCHEMA = 1
 
@@ -88,18 +89,10 @@ class CompactUNet(AlignedModel, ConfigMixin):
         self.stages = nn.ModuleDict(
             {stage.name: self._build(stage, chosen[stage.name], unet) for stage in self.stage_table}
         )
-        takes_context = any(
-            name.endswith("to_k.weight") and "attn2" in name for name in self._names()
-        )
-        tokens = num_context_tokens if takes_context else 0
-        self.context = (
-            nn.Parameter(torch.zeros(1, tokens, unet.config.cross_attention_dim))
-            if tokens
-            else None
-        )
-
-    def _names(self) -> Iterator[str]:
-        return (name for name, _ in self.stages.named_parameters())
+        self.context = None
+        if num_context_tokens and takes_context(self.stages):
+            width = unet.config.cross_attention_dim
+            self.context = nn.Parameter(torch.zeros(1, num_context_tokens, width))
 
     def _build(self, stage: Stage, variant: str, unet: UNet2DConditionModel) -> nn.Module:
         if variant == TEACHER:

@@ -64,6 +64,11 @@ def is_local(module: nn.Module) -> bool:
     )
 
 
+def takes_context(module: nn.Module) -> bool:
+    """Whether the condition c enters somewhere: only transformers attend to it."""
+    return any(isinstance(part, BasicTransformerBlock) for part in module.modules())
+
+
 class TeacherStage(nn.Module):
     """The identity row: the teacher's own diffusers blocks behind the stage's interface."""
 
