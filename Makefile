@@ -44,7 +44,7 @@ recipe: $(VENV)/.dev ## the whole tiny recipe, about a quarter of an hour on 2 c
 	$(BIN)/tocsr recipe --preset tiny
 
 table: $(VENV)/.dev ## the README's table of that run; KODAK is a folder of the 24 photos
-	$(BIN)/python benchmarks/recipe_table.py --runs runs/tiny --kodak $(or $(KODAK),../shared/data/eval/kodak24)
+	$(BIN)/python benchmarks/recipe_table.py --runs runs/tiny $(if $(KODAK),--kodak $(KODAK))
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info
