@@ -26,7 +26,7 @@ def help_texts() -> dict[str, str]:
     os.environ["COLUMNS"] = str(COLUMNS)
     with redirect_stdout(io.StringIO()) as usage:
         tocsr(["--help"])
-    verbs = {f"{verb}.txt": make_parser(verb, {}).format_help() for verb in VERBS}
+    verbs = {f"{verb}.txt": make_parser(verb).format_help() for verb in VERBS}
     return {"tocsr.txt": usage.getvalue(), **verbs}
 
 

@@ -69,9 +69,11 @@ def append_json_line(path: Path, record: dict[str, Any]) -> None:
     """Appends one record that reaches the disk; first cuts off a line that a kill left short."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        file.seek(0)
-        written = file.read()
-        file.truncate(written.rfind(b"\n") + 1)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
         file.write(json.dumps(record).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -25,7 +25,7 @@ class _Parser(ArgumentParser):
         raise TocsrError(_readable(message, self), f"see: {self.prog} --help")
 
 
-def make_parser(name: str, defaults: dict[str, Any]) -> ArgumentParser:
+def make_parser(name: str) -> ArgumentParser:
     """The parser of a verb; what the preset and the configuration file say are its defaults."""
     config = config_class(name)
     about = (config.__doc__ or "").split("\n")[0]
@@ -39,8 +39,6 @@ def make_parser(name: str, defaults: dict[str, Any]) -> ArgumentParser:
         parser.add_argument(
             "--dry-run", action="store_true", help="Say what would be done, and do nothing."
         )
-    if defaults:
-        parser.set_defaults(defaults)
     return parser
 
 
@@ -95,9 +93,10 @@ def read_config(name: str, argv: list[str]) -> tuple[Any, bool]:
             values = read_yaml(Path(file))
             check_keys(config, values, file)
             defaults = merged(defaults, values)
-    parser = make_parser(name, defaults)
+    parser = make_parser(name)
     if defaults:
-        make_parser(name, {}).parse_object(defaults)  # for its checks: defaults are taken as given
+        parser.parse_object(defaults)  # for its checks: defaults are taken as given
+        parser.set_defaults(defaults)
     parsed = parser.parse_args(_spelled_out(config, argv))
     dry_run = bool(parsed.pop("dry_run", False))
     parsed.pop("config", None)

@@ -74,14 +74,14 @@ def test_the_clean_student_that_adds_nothing_is_as_far_as_the_condition(tmp_path
     config = dataclasses.replace(micro_config("distill", tmp_path), pixel_weight=0.0)
     sr_unet = with_prediction(sr_unet, "clean")
     targets = torch.randn(2, 16, 8, 8)
-    loss = student_loss(config, sr_unet, vae, targets, BATCH)["loss"]
+    loss = student_loss(config, sr_unet, vae, NoiseSchedule(), targets, BATCH)["loss"]
     expected = (lr_latents(vae, BATCH.images, config.task) - targets).square().mean()
     torch.testing.assert_close(loss, expected)
 
 
 def test_the_pixel_loss_is_added_with_its_weight(tmp_path, vae, sr_unet):
     config = dataclasses.replace(micro_config("distill", tmp_path), pixel_weight=0.5)
-    terms = student_loss(config, sr_unet, vae, torch.zeros(2, 16, 8, 8), BATCH)
+    terms = student_loss(config, sr_unet, vae, NoiseSchedule(), torch.zeros(2, 16, 8, 8), BATCH)
     torch.testing.assert_close(terms["loss"], terms["distill"] + 0.5 * terms["pixel"])
 
 

@@ -6,10 +6,13 @@ import pytest
 import torch
 from micro import MICRO, micro_config
 
+from tocsr.data.images import PhotoCrops, batches
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.sr import OneStepGenerator
+from tocsr.models.vae import pixels_to_latents
 from tocsr.runs import read_result
+from tocsr.seeding import derive_seed
 from tocsr.train import expand_vae, finetune
 
 RUN = {".lock", "config.yaml", "metrics.jsonl", "result.json"}
@@ -67,9 +70,15 @@ def test_expansion_takes_the_latent_from_4_to_16_channels(finished_runs):
     assert load_unet(finished_runs / "expand-unet" / "unet").latent_channels == 16
 
 
-def test_pretrained_latents_have_unit_variance(finished_runs):
-    config = load_vae(finished_runs / "pretrain" / "vae_teacher").config
-    assert config.scaling_factor not in (0.0, 1.0)
+def test_pretrained_latents_have_mean_0_and_variance_1(finished_runs):
+    config = micro_config("pretrain", finished_runs)
+    crops = PhotoCrops(config.data, derive_seed(config.seed, "scale"), 100)
+    images = next(batches(crops, config.vae.batch_size, [0])).images
+    vae = load_vae(finished_runs / "pretrain" / "vae_teacher")
+    with torch.no_grad():
+        latents = pixels_to_latents(vae, images)
+    assert latents.mean().item() == pytest.approx(0, abs=1e-4)
+    assert latents.std().item() == pytest.approx(1, abs=1e-4)
 
 
 def test_the_selected_network_is_the_searchs_winner(finished_runs):

@@ -16,6 +16,7 @@ from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import read_json, write_json
 from tocsr.models.compact import CompactUNet, rebuilt
 from tocsr.models.folders import load_unet, load_vae
+from tocsr.models.surrogates import zero_last_
 from tocsr.models.vae import (
     LATENT_STRIDE,
     Autoencoder,
@@ -52,19 +53,12 @@ def with_prediction(unet: CompactUNet, prediction: Prediction) -> CompactUNet:
     if unet.config.prediction == prediction:
         return unet
     changed = rebuilt(unet, prediction=prediction)
-    last = _last_conv(changed.conv_out)
-    nn.init.zeros_(last.weight)
-    if last.bias is not None:
-        nn.init.zeros_(last.bias)
+    zero_last_(changed.conv_out)
     return changed
 
 
 def _first_conv(module: nn.Module) -> nn.Conv2d:
     return next(part for part in module.modules() if isinstance(part, nn.Conv2d))
-
-
-def _last_conv(module: nn.Module) -> nn.Conv2d:
-    return [part for part in module.modules() if isinstance(part, nn.Conv2d)][-1]
 
 
 def one_step(

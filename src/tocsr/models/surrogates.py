@@ -143,7 +143,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = _norm(norm, out_channels, groups, eps)
         self.conv2 = _conv(variant.conv, out_channels, out_channels)
         self.conv_shortcut = _shortcut(in_channels, out_channels)
-        _zero_last_(self.conv2)
+        zero_last_(self.conv2)
 
     def forward(self, x: Tensor, time_embedding: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -163,7 +163,7 @@ class Shortcut(nn.Module):
         return self.conv_shortcut(x)
 
 
-def _zero_last_(module: nn.Module) -> None:
+def zero_last_(module: nn.Module) -> None:
     """Sets the last convolution or linear layer in a module to zero."""
     last = [part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)][-1]
     nn.init.zeros_(last.weight)
@@ -185,7 +185,7 @@ class SelfAttention(nn.Module):
         self.norm = _norm(norm, channels, groups, eps)
         heads = base["attention_head_dim"]  # diffusers' name for the number of heads
         self.attention = Attention(channels, heads=heads, dim_head=channels // heads)
-        _zero_last_(self.attention.to_out)
+        zero_last_(self.attention.to_out)
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, h w, c)

@@ -13,10 +13,10 @@ from tocsr.models.folders import load_surrogates, load_unet, load_vae
 from tocsr.models.variants import TEACHER
 from tocsr.runs import phase, require_result
 from tocsr.search.bayesopt import Candidate, SearchSpace, optimize
-from tocsr.search.fidelity import capture_targets, objectives, teacher_power
+from tocsr.search.fidelity import Targets, capture_targets, objectives, teacher_power
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from tocsr.models.compact import CompactUNet
@@ -67,21 +67,27 @@ def read_ledger(path: Path, library: Library) -> dict[Candidate, dict[str, Any]]
     return records
 
 
+def _inputs(
+    config: SearchConfig, names: Iterable[str]
+) -> tuple[CompactUNet, dict[str, Any], list[Targets]]:
+    """The teacher, the calibrated surrogates of these names, and the calibration set."""
+    device = pick_device(config.device, config.num_threads)
+    folder = config.runs / "expand-unet"
+    teacher = load_unet(folder / "unet").to(device).requires_grad_(False)
+    vae = load_vae(folder / "vae").to(device).requires_grad_(False)
+    surrogates = load_surrogates(teacher, config.runs / "calibrate" / "surrogates", names)
+    targets = capture_targets(
+        teacher, vae, config.data, config.num_samples, config.batch_size, config.seed
+    )
+    return teacher, surrogates, targets
+
+
 @phase
 def run(config: SearchConfig, run: Run, report: Report) -> dict[str, Any]:
     """Evaluates candidates chosen by Bayesian optimisation; each is a line of `ledger.jsonl`."""
     calibrated = require_result(config, "calibrate")
     library: Library = calibrated["library"]
-    device = pick_device(config.device, config.num_threads)
-    folder = config.runs / "expand-unet"
-    teacher = load_unet(folder / "unet").to(device).requires_grad_(False)
-    vae = load_vae(folder / "vae").to(device).requires_grad_(False)
-    surrogates = load_surrogates(
-        teacher, config.runs / "calibrate" / "surrogates", calibrated["surrogates"]
-    )
-    targets = capture_targets(
-        teacher, vae, config.data, config.num_samples, config.batch_size, config.seed
-    )
+    teacher, surrogates, targets = _inputs(config, calibrated["surrogates"])
     power, space = teacher_power(targets), search_space(teacher, library, calibrated["surrogates"])
     total = config.num_initial + len(config.tolerances) * config.num_iterations
     ledger = run.folder / "ledger.jsonl"

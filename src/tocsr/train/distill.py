@@ -79,6 +79,7 @@ def student_loss(
     config: DistillConfig,
     student: CompactUNet,
     vae: Autoencoder,
+    schedule: NoiseSchedule,
     targets: Tensor,
     batch: Batch,
 ) -> dict[str, Tensor]:
@@ -89,7 +90,7 @@ def student_loss(
     """
     lr_latent = lr_latents(vae, batch.images, config.task)
     noise = start_noise(lr_latent, config.seed, batch.indices)
-    predicted = one_step(student, NoiseSchedule(), noise, lr_latent)
+    predicted = one_step(student, schedule, noise, lr_latent)
     distill = distillation_loss(predicted, targets[batch.indices].to(predicted))
     if not config.pixel_weight:
         return {"loss": distill}
@@ -124,11 +125,12 @@ def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
     if config.prediction != "teacher":
         student = with_prediction(student, config.prediction).to(device)
     student.requires_grad_(True)
+    schedule = NoiseSchedule()
     figures = fit(
         run,
         config.verb,
         {"unet": student},
-        lambda batch: student_loss(config, student, vae, targets, batch),
+        lambda batch: student_loss(config, student, vae, schedule, targets, batch),
         data=config.data,
         optim=config.optim,
         seed=config.seed,

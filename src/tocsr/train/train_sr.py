@@ -52,10 +52,10 @@ def run(config: TrainSrConfig, run: Run, report: Report) -> dict[str, Any]:
     """Conditions the fine-tuned U-Net on z_LR and trains it; writes `unet/`."""
     require_result(config, "finetune")
     device = pick_device(config.device, config.num_threads)
-    backbone = load_unet(config.runs / "finetune" / "unet")
-    unet = with_condition(backbone).to(device)
+    unet = with_condition(load_unet(config.runs / "finetune" / "unet"))
     if config.prediction != "backbone":
-        unet = with_prediction(unet, config.prediction).to(device)
+        unet = with_prediction(unet, config.prediction)
+    unet = unet.to(device)
     vae = load_vae(config.runs / "expand-unet" / "vae").to(device).requires_grad_(False)
     schedule = NoiseSchedule()
     figures = fit(
