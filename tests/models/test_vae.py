@@ -21,7 +21,13 @@ IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 
 
 def local_vae(channels: int = 4, **settings) -> LocalAutoencoder:
     torch.manual_seed(channels)
-    return LocalAutoencoder(latent_channels=channels, widths=(8, 12), num_blocks=1, **settings)
+    return LocalAutoencoder(
+        latent_channels=channels,
+        widths=(8, 12),
+        num_encoder_blocks=1,
+        num_decoder_blocks=1,
+        **settings,
+    )
 
 
 def sd_vae(channels: int = 4) -> AutoencoderKL:
@@ -123,7 +129,9 @@ def patches_of_few_components() -> torch.Tensor:
 
 
 def test_the_principal_start_restores_images_of_as_many_components_as_channels():
-    vae = LocalAutoencoder(latent_channels=16, widths=(48, 192), num_blocks=1)
+    vae = LocalAutoencoder(
+        latent_channels=16, widths=(48, 192), num_encoder_blocks=1, num_decoder_blocks=1
+    )
     images = patches_of_few_components()
     principal_start_(vae, images)
     # 1e-3: float32 through divisions by the smallest component's spread
@@ -131,7 +139,9 @@ def test_the_principal_start_restores_images_of_as_many_components_as_channels()
 
 
 def test_after_the_principal_start_a_latent_error_is_as_large_as_the_images():
-    vae = LocalAutoencoder(latent_channels=4, widths=(48, 192), num_blocks=1)
+    vae = LocalAutoencoder(
+        latent_channels=4, widths=(48, 192), num_encoder_blocks=1, num_decoder_blocks=1
+    )
     principal_start_(vae, patches_of_few_components())
     change = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
     moved = vae.decode(change) - vae.decode(torch.zeros_like(change))

@@ -48,7 +48,8 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
     Args:
         latent_channels: Z.
         widths: Channels at 1/4 and at 1/8 of the resolution.
-        num_blocks: Residual blocks at each resolution, in the encoder and in the decoder.
+        num_encoder_blocks: The encoder's residual blocks at each of the two resolutions.
+        num_decoder_blocks: The decoder's.
         scaling_factor: Scale of the latents, 1 / standard deviation.
         shift_factor: Shift of the latents, their mean.
 
@@ -61,7 +62,8 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
         self,
         latent_channels: int = 16,
         widths: tuple[int, int] = (64, 128),
-        num_blocks: int = 2,
+        num_encoder_blocks: int = 2,
+        num_decoder_blocks: int = 2,
         scaling_factor: float = 1.0,
         shift_factor: float = 0.0,
     ) -> None:
@@ -71,18 +73,18 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(PIXEL_SHUFFLE),
             nn.Conv2d(pixels, fine, 3, padding=1),
-            *_blocks(fine, num_blocks),
+            *_blocks(fine, num_encoder_blocks),
             nn.PixelUnshuffle(2),
             nn.Conv2d(4 * fine, coarse, 1),
-            *_blocks(coarse, num_blocks),
+            *_blocks(coarse, num_encoder_blocks),
         )
         self.conv_out = nn.Conv2d(coarse, latent_channels, 3, padding=1)
         self.conv_in = nn.Conv2d(latent_channels, coarse, 3, padding=1)
         self.decoder = nn.Sequential(
-            *_blocks(coarse, num_blocks),
+            *_blocks(coarse, num_decoder_blocks),
             nn.Conv2d(coarse, 4 * fine, 1),
             nn.PixelShuffle(2),
-            *_blocks(fine, num_blocks),
+            *_blocks(fine, num_decoder_blocks),
             nn.Conv2d(fine, pixels, 3, padding=1),
             nn.PixelShuffle(PIXEL_SHUFFLE),
         )
@@ -109,10 +111,14 @@ def _samples(features: Tensor) -> Tensor:
 
 
 def _set_pointwise_(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
-    """Makes a convolution one matrix (out, in) per pixel: its centre tap, the others zero."""
-    nn.init.zeros_(conv.weight)
+    """Makes a convolution one matrix (out, in) per pixel: its centre tap, the others zero.
+
+    Outputs that the matrix lacks give zero; the weights of inputs that it lacks stay as they are.
+    """
+    rows, columns = weight.shape
+    nn.init.zeros_(conv.weight[:, :columns])
     middle = conv.kernel_size[0] // 2
-    conv.weight[:, :, middle, middle] = weight.to(conv.weight)
+    conv.weight[:rows, :columns, middle, middle] = weight.to(conv.weight)
     if conv.bias is not None:
         conv.bias.copy_(torch.zeros_like(conv.bias) if bias is None else bias)
 
@@ -125,7 +131,8 @@ def principal_start_(vae: LocalAutoencoder, images: Tensor) -> None:
     problems give. Each convolution that changes the width keeps the strongest components of what
     reaches it, its mirror in the decoder is the transpose, and the residual blocks start as the
     identity; so the whole is an orthogonal projection, which training then improves, and an error
-    of the latent is as large as the error of the image that it makes.
+    of the latent is as large as the error of the image that it makes. Channels beyond the number of
+    components start at zero in the encoder.
 
     Args:
         vae: With weights as constructed.
@@ -214,10 +221,21 @@ def lr_to_latents(vae: Autoencoder, lr: Tensor, factor: int) -> Tensor:
     return pixels_to_latents(vae, upsample(lr, factor))
 
 
+def reconstruction_loss(restored: Tensor, x: Tensor, norm: str = "l1") -> Tensor:
+    """L_rec(D(E(x)), x) of images (B, 3, H, W) in [-1, 1], the mean over elements (Eq. 4).
+
+    Args:
+        restored: D(E(x)).
+        x: What it is to be.
+        norm: `l1`, the mean absolute error, or `mse`, the mean squared error.
+    """
+    return (F.mse_loss if norm == "mse" else F.l1_loss)(restored.float(), x)
+
+
 def latent_distillation_loss(
-    student: Autoencoder, teacher: Autoencoder, x: Tensor, rec_weight: float
+    student: Autoencoder, teacher: Autoencoder, x: Tensor, rec_weight: float, rec_norm: str = "l1"
 ) -> dict[str, Tensor]:
-    """L_vae = || E_S(x) - E_T(x) ||^2 + lambda L_rec(D_S(E_S(x)), x), L_rec the L1 norm (Eq. 4).
+    """L_vae = || E_S(x) - E_T(x) ||^2 + lambda L_rec(D_S(E_S(x)), x) (Eq. 4).
 
     The means are over elements and the latents are scaled by the teacher's factor, so that lambda
     means the same for every teacher.
@@ -229,7 +247,7 @@ def latent_distillation_loss(
         target = encode(teacher, x).float()
     latent, restored = reconstruct(student, x)
     latent_term = F.mse_loss(latent.float(), target) * teacher.config.scaling_factor**2
-    rec_term = F.l1_loss(restored.float(), x)
+    rec_term = reconstruction_loss(restored, x, rec_norm)
     return {"loss": latent_term + rec_weight * rec_term, "latent": latent_term, "rec": rec_term}
 
 

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from tocsr.config import DataConfig, OptimConfig, PhaseConfig, TaskConfig, require
 
+RecNorm = Literal["l1", "mse"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig(PhaseConfig):
@@ -17,12 +19,14 @@ class PretrainConfig(PhaseConfig):
         vae: Training of the 4-channel autoencoder.
         vae_teacher: Training of the 16-channel autoencoder.
         unet: Training of the 4-channel U-Net.
+        rec_norm: Norm of the reconstruction loss: l1, or mse, which gives more PSNR.
         num_scale_batches: Batches that the latents' shift and scale are measured on.
     """
 
     verb: ClassVar[str] = "pretrain"
 
     data: DataConfig
+    rec_norm: RecNorm = "l1"
     vae: OptimConfig = field(default_factory=OptimConfig)
     vae_teacher: OptimConfig = field(default_factory=OptimConfig)
     unet: OptimConfig = field(default_factory=OptimConfig)
@@ -39,6 +43,7 @@ class ExpandVaeConfig(PhaseConfig):
         data: Photos and crops.
         optim: The training.
         rec_weight: lambda, weight of the reconstruction loss.
+        rec_norm: Norm of the reconstruction loss: l1, or mse, which gives more PSNR.
     """
 
     verb: ClassVar[str] = "expand-vae"
@@ -48,6 +53,7 @@ class ExpandVaeConfig(PhaseConfig):
     data: DataConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
     rec_weight: float = 1.0
+    rec_norm: RecNorm = "l1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +68,7 @@ class ExpandUnetConfig(PhaseConfig):
         optim: The training.
         vae_weight: Weight of the autoencoder's loss beside the diffusion loss.
         rec_weight: lambda in the autoencoder's loss.
+        rec_norm: Norm of the reconstruction loss, as in expand-vae.
         detach_latents: Whether the diffusion loss leaves the encoder alone.
     """
 
@@ -74,6 +81,7 @@ class ExpandUnetConfig(PhaseConfig):
     optim: OptimConfig = field(default_factory=OptimConfig)
     vae_weight: float = 1.0
     rec_weight: float = 1.0
+    rec_norm: RecNorm = "l1"
     detach_latents: bool = True
 
 

@@ -38,7 +38,9 @@ def joint_loss(
     Returns:
         `loss`, and its terms `diffusion`, `latent` and `rec`.
     """
-    vae_terms = latent_distillation_loss(vae, vae_teacher, batch.images, config.rec_weight)
+    vae_terms = latent_distillation_loss(
+        vae, vae_teacher, batch.images, config.rec_weight, config.rec_norm
+    )
     with torch.set_grad_enabled(not config.detach_latents):
         clean = pixels_to_latents(vae, batch.images)
     noise, timestep = draws(schedule, clean, config.seed, batch.indices)

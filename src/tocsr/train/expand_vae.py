@@ -48,7 +48,9 @@ def run(config: ExpandVaeConfig, run: Run, report: Report) -> dict[str, Any]:
         run,
         config.verb,
         {"vae": student},
-        lambda batch: latent_distillation_loss(student, teacher, batch.images, config.rec_weight),
+        lambda batch: latent_distillation_loss(
+            student, teacher, batch.images, config.rec_weight, config.rec_norm
+        ),
         data=config.data,
         optim=config.optim,
         seed=config.seed,

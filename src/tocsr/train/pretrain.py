@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 
 from tocsr.data.images import PhotoCrops, batches
 from tocsr.devices import pick_device
@@ -17,6 +16,7 @@ from tocsr.models.vae import (
     pixels_to_latents,
     principal_start_,
     reconstruct,
+    reconstruction_loss,
 )
 from tocsr.runs import phase
 from tocsr.seeding import derive_seed
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from tocsr.models.vae import Autoencoder
     from tocsr.runs import Report, Run
     from tocsr.train.configs import PretrainConfig
-
-
-def reconstruction_loss(vae: Autoencoder, x: Tensor) -> Tensor:
-    """Mean |D(E(x)) - x| of images (B, 3, H, W) in [-1, 1]: L_rec of Eq. 4 alone."""
-    return F.l1_loss(reconstruct(vae, x)[1].float(), x)
 
 
 def latent_denoising_loss(
@@ -73,11 +68,14 @@ def _train_vae(
     vae = base_vae(config.preset, name).to(device)
     if isinstance(vae, LocalAutoencoder):
         principal_start_(vae, sample_images(config.data, config.seed).to(device))
+    norm = config.rec_norm
     figures = fit(
         part,
         f"pretrain {name}",
         {"vae": vae},
-        lambda batch: {"loss": reconstruction_loss(vae, batch.images)},
+        lambda batch: {
+            "loss": reconstruction_loss(reconstruct(vae, batch.images)[1], batch.images, norm)
+        },
         data=config.data,
         optim=getattr(config, name),
         seed=config.seed,
