@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 
 from tocsr.config import Source
-from tocsr.data.images import list_photos, read_photo, to_tensor, to_uint8
+from tocsr.data.images import to_tensor, to_uint8
+from tocsr.data.sources import list_photos, read_photo
 from tocsr.deploy.metrics.psnr import psnr_y
 from tocsr.deploy.metrics.ssim import ssim_y
 from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample, sample_noise

@@ -1,4 +1,4 @@
-"""Photos from folders, and the crops that training sees.
+"""The crops that training sees, and the batches they come in.
 
 Which photo, which crop and whether it is mirrored are functions of (seed, sample index): the same
 sample is the same pixels whatever the batch, the worker or the number of times a run was killed.
@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tocsr.data.sources import list_photos, read_photo
 from tocsr.errors import TocsrError
 from tocsr.seeding import numpy_rng
 
@@ -25,10 +24,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from tocsr.config import DataConfig, Source
+    from tocsr.config import DataConfig
+    from tocsr.data.sources import Photo
 
-BUILTIN_PHOTOS = Path(__file__).parents[1] / "assets" / "photos"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+@dataclass(frozen=True)
+class Place:
+    """Where a crop was cut; two crops of one place and size are the same pixels.
+
+    Args:
+        file: The photo; in a shard, `SHARD.tar/MEMBER.jpg`.
+        top: First row of the crop in the photo.
+        left: First column.
+        mirrored: Whether the crop was mirrored left to right after it was cut.
+    """
+
+    file: str
+    top: int
+    left: int
+    mirrored: bool
 
 
 @dataclass(frozen=True)
@@ -38,16 +52,21 @@ class Batch:
     Args:
         images: (B, 3, crop, crop) in [-1, 1].
         indices: Sample index of each.
-        files: The photo each was cut from.
+        places: Where each was cut.
     """
 
     images: Tensor
     indices: list[int]
-    files: list[str]
+    places: list[Place]
+
+    @property
+    def files(self) -> list[str]:
+        """The photo each crop was cut from."""
+        return [place.file for place in self.places]
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its images on `device`."""
-        return Batch(self.images.to(device), self.indices, self.files)
+        return Batch(self.images.to(device), self.indices, self.places)
 
     def split(self, parts: int) -> list[Batch]:
         """Equal micro-batches, in order."""
@@ -55,7 +74,7 @@ class Batch:
             raise ValueError(f"a batch of {len(self.indices)} cannot be split into {parts} parts")
         size = len(self.indices) // parts
         return [
-            Batch(self.images[i : i + size], self.indices[i : i + size], self.files[i : i + size])
+            Batch(self.images[i : i + size], self.indices[i : i + size], self.places[i : i + size])
             for i in range(0, size * parts, size)
         ]
 
@@ -71,47 +90,11 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
     return levels.permute(1, 2, 0).cpu().numpy()
 
 
-def read_photo(path: Path) -> NDArray[np.uint8]:
-    """A photo as uint8 RGB (H, W, 3).
-
-    Raises:
-        TocsrError: Missing, truncated or not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise TocsrError(
-            f"{path} is not a readable image: {error}", "remove or replace it"
-        ) from error
-
-
-def list_photos(source: Source, fraction: float = 1.0) -> list[Path]:
-    """The photos of a source by name; `fraction` keeps an evenly spread share of them.
-
-    Raises:
-        TocsrError: No such folder, or no photo in it.
-    """
-    folder = BUILTIN_PHOTOS if source.path == "builtin" else Path(source.path)
-    if not folder.is_dir():
-        raise TocsrError(
-            f"data source '{source.path}' must be a folder of photos and is none",
-            "set data.sources in the preset or with --data.sources",
-        )
-    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    photos = photos[: source.limit or None]
-    keep = max(round(len(photos) * fraction), 1)
-    photos = [photos[i * len(photos) // keep] for i in range(keep)] if photos else []
-    if not photos:
-        raise TocsrError(f"{folder} holds no photo ({', '.join(sorted(SUFFIXES))})")
-    return photos
-
-
-class PhotoCrops(Dataset[tuple[Tensor, int, str]]):
-    """Random crops, mirrored half of the time, from a weighted mixture of folders.
+class PhotoCrops(Dataset[tuple[Tensor, int, Place]]):
+    """Random crops, mirrored half of the time, from a weighted mixture of sources.
 
     Args:
-        config: Sources, crop size and cache.
+        config: Sources, size and alignment of the crops, cache.
         seed: Seed of every choice.
         num_samples: Length; sample i is the same for every length.
         num_distinct: Sample i is sample i modulo this, index included; 0 for no repetition.
@@ -123,54 +106,71 @@ class PhotoCrops(Dataset[tuple[Tensor, int, str]]):
         self.sources = [list_photos(source, config.fraction) for source in config.sources]
         weights = np.array([source.weight for source in config.sources])
         self.shares = np.cumsum(weights) / weights.sum()
-        self.crop, self.seed, self.num_samples = config.crop, seed, num_samples
+        self.crop, self.align = config.crop, config.align
+        self.seed, self.num_samples = seed, num_samples
         self.num_distinct = num_distinct or num_samples
-        self.cache: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
-        self.cache_bytes = config.cache_mb * 2**20
+        self.cache: OrderedDict[Photo, NDArray[np.uint8]] = OrderedDict()
+        self.cached_bytes, self.max_cached_bytes = 0, config.cache_mb * 2**20
 
     def __len__(self) -> int:
         return self.num_samples
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, str]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Place]:
         index %= self.num_distinct
         rng = numpy_rng(self.seed, "crop", index)
         photos = self.sources[int(np.searchsorted(self.shares, rng.random(), side="right"))]
-        path = photos[int(rng.integers(len(photos)))]
-        photo = self._photo(path)
-        height, width = photo.shape[:2]
-        top = int(rng.integers(height - self.crop + 1))
-        left = int(rng.integers(width - self.crop + 1))
-        crop = photo[top : top + self.crop, left : left + self.crop]
-        if rng.random() < 0.5:
+        photo = photos[int(rng.integers(len(photos)))]
+        pixels = self._pixels(photo)
+        height, width = pixels.shape[:2]
+        top = self.align * int(rng.integers((height - self.crop) // self.align + 1))
+        left = self.align * int(rng.integers((width - self.crop) // self.align + 1))
+        crop = pixels[top : top + self.crop, left : left + self.crop]
+        mirrored = bool(rng.random() < 0.5)
+        if mirrored:
             crop = crop[:, ::-1]
-        return to_tensor(np.ascontiguousarray(crop)), index, str(path)
+        place = Place(str(photo), top, left, mirrored)
+        return to_tensor(np.ascontiguousarray(crop)), index, place
 
-    def _photo(self, path: Path) -> NDArray[np.uint8]:
-        if path not in self.cache:
-            photo = read_photo(path)
-            if min(photo.shape[:2]) < self.crop:
+    def _pixels(self, photo: Photo) -> NDArray[np.uint8]:
+        """The photo, decoded; the one just used is kept even where it alone fills the cache."""
+        if photo not in self.cache:
+            pixels = read_photo(photo)
+            if min(pixels.shape[:2]) < self.crop:
                 raise TocsrError(
-                    f"photos must be at least {self.crop} x {self.crop}, {path} is "
-                    f"{photo.shape[1]} x {photo.shape[0]}",
-                    "remove it or set a smaller data.crop",
+                    f"photos must be at least {self.crop} x {self.crop}, {photo} is "
+                    f"{pixels.shape[1]} x {pixels.shape[0]}",
+                    "leave out all photos with a shorter side, or set a smaller data.crop",
                 )
-            self.cache[path] = photo
-            while len(self.cache) > 1 and self._cached_bytes() > self.cache_bytes:
-                self.cache.popitem(last=False)
-        self.cache.move_to_end(path)
-        return self.cache[path]
-
-    def _cached_bytes(self) -> int:
-        return sum(photo.nbytes for photo in self.cache.values())
+            self.cache[photo] = pixels
+            self.cached_bytes += pixels.nbytes
+            while len(self.cache) > 1 and self.cached_bytes > self.max_cached_bytes:
+                self.cached_bytes -= self.cache.popitem(last=False)[1].nbytes
+        self.cache.move_to_end(photo)
+        return self.cache[photo]
 
 
-def _collate(samples: list[tuple[Tensor, int, str]]) -> Batch:
-    images, indices, files = zip(*samples, strict=True)
-    return Batch(torch.stack(images), list(indices), list(files))
+class _Handing(Dataset[Any]):
+    """Hands an error over in place of samples; raised in a worker it would come as a traceback."""
+
+    def __init__(self, dataset: Dataset[tuple[Tensor, int, Place]]) -> None:
+        self.dataset = dataset
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int, Place]] | TocsrError:
+        try:
+            return [self.dataset[index] for index in indices]
+        except TocsrError as error:
+            return error
+
+
+def _collate(samples: list[tuple[Tensor, int, Place]] | TocsrError) -> Batch | TocsrError:
+    if isinstance(samples, TocsrError):
+        return samples
+    images, indices, places = zip(*samples, strict=True)
+    return Batch(torch.stack(images), list(indices), list(places))
 
 
 def batches(
-    dataset: Dataset[tuple[Tensor, int, str]],
+    dataset: Dataset[tuple[Tensor, int, Place]],
     batch_size: int,
     steps: Iterable[int],
     num_workers: int = 0,
@@ -186,10 +186,16 @@ def batches(
         num_workers: Processes that read.
         rank: This process.
         world: Number of processes.
+
+    Raises:
+        TocsrError: A photo cannot be read or is smaller than the crop.
     """
-    indices = [
+    indices = (
         list(range(step * batch_size + rank, (step + 1) * batch_size, world)) for step in steps
-    ]
-    return iter(
-        DataLoader(dataset, batch_sampler=indices, num_workers=num_workers, collate_fn=_collate)
     )
+    for batch in DataLoader(
+        _Handing(dataset), batch_sampler=indices, num_workers=num_workers, collate_fn=_collate
+    ):
+        if isinstance(batch, TocsrError):
+            raise batch
+        yield batch
