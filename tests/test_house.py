@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 # floor meet only where `SHARED` says so.
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"files", "seeding", "config", "runs", "devices"},
+    {"files", "seeding", "config", "processes", "runs", "devices"},
     {"diffusion"},
     {"models", "data"},
     {"train", "search", "deploy"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tocsr import __version__
 from tocsr.errors import ExitCode, TocsrError, did_you_mean, is_out_of_memory, is_out_of_space
+from tocsr.processes import first_to_fail, is_main, leave
 from tocsr.verbs import VERBS, runner
 
 if TYPE_CHECKING:
@@ -113,11 +114,22 @@ def run_verb(name: str, argv: list[str]) -> ExitCode:
     run = runner(name)
     with _Progress() as progress:
         result = run(config, progress)
+    leave()
+    if not is_main():
+        return ExitCode.OK
     failed = result.pop("failed", {})
     show(result)
     for path, reason in failed.items():
         print(f"tocsr: {path}: {reason}", file=sys.stderr)
     return ExitCode.SOME_FAILED if failed else ExitCode.OK
+
+
+def _end(code: ExitCode, why: str) -> int:
+    """Says why the program ends, where no other of its processes has said so; the exit code."""
+    first = first_to_fail(code)
+    if first is None:
+        print(f"tocsr: {why}", file=sys.stderr)
+    return code if first is None else first
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -134,16 +146,14 @@ def main(argv: list[str] | None = None) -> int:
             raise TocsrError(f"no verb '{argv[0]}'", did_you_mean(argv[0], VERBS))
         return run_verb(argv[0], argv[1:])
     except TocsrError as error:
-        print(f"tocsr: {error}", file=sys.stderr)
-        return error.code
+        return _end(error.code, str(error))
     except KeyboardInterrupt:
-        print("tocsr: interrupted; the same command goes on from here", file=sys.stderr)
-        return ExitCode.INTERRUPTED
+        return _end(ExitCode.INTERRUPTED, "interrupted; the same command goes on from here")
     except Exception as error:
         if is_out_of_memory(error):
-            print("tocsr: memory ran out; use a smaller batch, crop or tile", file=sys.stderr)
-            return ExitCode.RESOURCES
+            return _end(ExitCode.RESOURCES, "memory ran out; use a smaller batch, crop or tile")
         if is_out_of_space(error):
-            print(f"tocsr: the disk is full or its quota used up: {error}", file=sys.stderr)
-            return ExitCode.RESOURCES
+            return _end(ExitCode.RESOURCES, f"the disk is full or its quota used up: {error}")
+        if code := first_to_fail(1):  # this process failed because another did
+            return code
         raise

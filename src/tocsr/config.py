@@ -68,6 +68,9 @@ class OptimConfig:
         precision: Arithmetic of the forward pass; bf16 runs under autocast.
         checkpoint_every: Steps between two checkpoints of the full state.
         log_every: Steps between two lines of metrics.jsonl.
+        gradient_checkpointing: Computes activations a second time in the backward pass instead of
+            keeping them: less memory, more time, the same result.
+        tensorboard: Logs to TensorBoard's files too, in the run folder's `tensorboard`.
     """
 
     lr: float = 1e-4
@@ -82,6 +85,8 @@ class OptimConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     checkpoint_every: int = 200
     log_every: int = 10
+    gradient_checkpointing: bool = False
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
@@ -99,17 +104,30 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One folder of photos in a mixture.
+    """One folder of photos, or the WebDataset shards of one data set, in a mixture.
 
     Args:
-        path: Folder, searched with its subfolders; `builtin` means the photos in the package.
+        path: Folder of photos or of .tar shards, searched with its subfolders; or a shard, or
+            shards by braces, NAME-{000000..000084}.tar; `builtin` means the photos in the package.
         weight: Share of the samples, relative to the other sources.
-        limit: Takes only the first so many photos by name; 0 takes all.
+        limit: Takes only the first so many photos by name, or in the order of the shards; 0 takes
+            all.
     """
 
     path: str
     weight: float = 1.0
     limit: int = 0
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.weight < float("inf"),
+            f"the weight of data source '{self.path}' must be above 0, got {self.weight}",
+            "leave the source out to take nothing from it",
+        )
+        require(
+            self.limit >= 0,
+            f"the limit of data source '{self.path}' must be at least 0, got {self.limit}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,26 +135,29 @@ class DataConfig:
     """Photos and the crops taken from them.
 
     Args:
-        sources: Folders of photos with their weights.
-        fraction: Share of each source that is used, in (0, 1].
+        sources: Folders of photos or WebDataset shards, with their weights and limits.
+        fraction: Share of each source that is used, after its limit, in (0, 1].
         crop: Side of the square crops in high-resolution pixels.
-        cache_mb: Memory for decoded photos, in MiB.
+        align: Crops begin at multiples of so many pixels; 8 puts them on the grid of latents.
+        cache_mb: Memory for decoded photos, in MiB for each process that reads.
         num_workers: Processes that read photos; 0 reads in the training process.
     """
 
     sources: list[Source]
     fraction: float = 1.0
     crop: int = 128
+    align: int = 1
     cache_mb: int = 2048
     num_workers: int = 0
 
     def __post_init__(self) -> None:
-        require(len(self.sources) > 0, "data.sources must name at least one folder of photos")
+        require(len(self.sources) > 0, "data.sources must name at least one source of photos")
         require(0 < self.fraction <= 1, f"data.fraction must be in (0, 1], got {self.fraction}")
         require(
             self.crop > 0 and self.crop % 64 == 0,
             f"data.crop must be a positive multiple of 64 pixels, got {self.crop}",
         )
+        require(self.align >= 1, f"data.align must be at least 1 pixel, got {self.align}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     kill leaves of it is written over when the same file is written again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    # the processes of one launch may make the same file at once: a cache's, whose text is the same
+    part = path.with_name(f".{path.name}.{os.environ.get('RANK', '0')}.part")
     try:
         yield part
         with part.open("rb") as written:

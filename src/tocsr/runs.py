@@ -4,10 +4,13 @@
 runs/tiny/calibrate/
   config.yaml             the resolved configuration
   metrics.jsonl           one line per logged optimiser step
+  tensorboard/            the same as scalars, where it is asked for
   checkpoint.safetensors  full training state, while the phase is under way
   <model folders>         what the phase made
   result.json             written last: the phase is finished
 ```
+
+Of several processes the main one writes and the others read.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +27,7 @@ import yaml
 
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import append_json_line, read_json_lines, write_json, write_text
+from tocsr.processes import from_main, is_main, main_only
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +36,16 @@ if TYPE_CHECKING:
     from tocsr.config import PhaseConfig
 
 # How and where a run is computed may change when it goes on; what it computes may not.
-_MAY_CHANGE = {"runs", "device", "num_threads", "num_workers", "cache_mb", "checkpoint_every"}
+_MAY_CHANGE = {
+    "runs",
+    "device",
+    "num_threads",
+    "num_workers",
+    "cache_mb",
+    "checkpoint_every",
+    "gradient_checkpointing",
+    "tensorboard",
+}
 
 
 class Report(Protocol):
@@ -40,6 +53,13 @@ class Report(Protocol):
 
     def __call__(self, label: str, done: int, total: int, figures: Mapping[str, float], /) -> None:
         """Takes one report."""
+
+
+class Network(Protocol):
+    """What is kept as a folder."""
+
+    def save_pretrained(self, folder: Path, /) -> object:
+        """Writes the folder."""
 
 
 def silent(label: str, done: int, total: int, figures: Mapping[str, float], /) -> None:
@@ -69,9 +89,21 @@ def _differing_keys(before: Any, now: Any, prefix: str = "") -> list[str]:
     return [] if before == now else [f"{prefix.rstrip('.')} (was {before}, now {now})"]
 
 
+def _with_defaults(before: dict[str, Any], config: Any) -> dict[str, Any]:
+    """Settings written by an earlier version, with those it did not have at their defaults."""
+    completed = dict(before)
+    for field in fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if name not in before and field.default is not MISSING:
+            completed[name] = as_plain(field.default)
+        elif is_dataclass(value) and isinstance(before.get(name), dict):
+            completed[name] = _with_defaults(before[name], value)
+    return completed
+
+
 @dataclass
 class Run:
-    """One run folder, held by this process alone while open.
+    """One run folder, held by this launch alone while open.
 
     Args:
         folder: Where it lies; made when missing.
@@ -88,26 +120,31 @@ class Run:
             TocsrError: Another process works in it, or it was begun with other settings.
         """
         run = cls(config.folder)
-        run.folder.mkdir(parents=True, exist_ok=True)
-        lock = (run.folder / ".lock").open("w")
+        run._take(config)
+        return run
+
+    @from_main
+    def _take(self, config: PhaseConfig) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = (self.folder / ".lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.close()
             raise TocsrError(
-                f"one process at a time may work in {run.folder} and another one does",
+                f"one process at a time may work in {self.folder} and another one does",
                 "wait for it, or give this one another --runs folder",
             ) from None
-        run._lock = lock
-        run._check_config(as_plain(config))
-        return run
+        self._lock = lock
+        self._check_config(config)
 
-    def _check_config(self, config: dict[str, Any]) -> None:
-        path = self.folder / "config.yaml"
+    def _check_config(self, config: PhaseConfig) -> None:
+        path, now = self.folder / "config.yaml", as_plain(config)
         if not path.exists():
-            write_text(path, yaml.safe_dump(config, sort_keys=False))
+            write_text(path, yaml.safe_dump(now, sort_keys=False))
             return
-        changed = _differing_keys(yaml.safe_load(path.read_text(encoding="utf-8")), config)
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        changed = _differing_keys(_with_defaults(before, config), now)
         if changed:
             raise TocsrError(
                 f"{self.folder} was begun with other settings: {', '.join(changed[:4])}",
@@ -135,16 +172,24 @@ class Run:
         """The file of the training state."""
         return self.folder / "checkpoint.safetensors"
 
+    @from_main
     def result(self) -> dict[str, Any] | None:
         """What the finished phase reported, or None while it is under way."""
         return read_result(self.folder)
 
+    @main_only
+    def save(self, network: Network, name: str = "") -> None:
+        """Writes a network's folder, inside this one or in its place."""
+        network.save_pretrained(self.folder / name)
+
+    @from_main
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Marks the phase as finished; its weights must be on disk by now."""
         write_json(self.folder / "result.json", result)
         self.checkpoint.unlink(missing_ok=True)
         return result
 
+    @main_only
     def log(self, record: dict[str, Any]) -> None:
         """Appends one line to `metrics.jsonl`."""
         append_json_line(self.folder / "metrics.jsonl", record)
@@ -153,6 +198,7 @@ class Run:
         """The lines of `metrics.jsonl`."""
         return read_json_lines(self.folder / "metrics.jsonl")
 
+    @main_only
     def rewind_log(self, step: int) -> None:
         """Drops the lines logged after `step`, which will be made again."""
         path = self.folder / "metrics.jsonl"
@@ -165,13 +211,15 @@ def phase(work: Callable[[Any, Run, Report], dict[str, Any]]) -> Callable[..., d
     """Makes `run(config, report=silent)` of a phase's work.
 
     The run folder is opened, a finished phase gives its result again, and what the work returns is
-    the result. The work must be able to go on from whatever it left in the folder.
+    the result. The work must be able to go on from whatever it left in the folder. All processes
+    work; the main one reports.
     """
 
     @wraps(work)
     def run(config: PhaseConfig, report: Report = silent) -> dict[str, Any]:
         with Run.open(config) as folder:
-            return folder.result() or folder.finish(work(config, folder, report))
+            told = report if is_main() else silent
+            return folder.result() or folder.finish(work(config, folder, told))
 
     return run
 

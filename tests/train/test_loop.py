@@ -1,15 +1,18 @@
 import dataclasses
 import json
+import sys
 
 import pytest
 import torch
+from micro import MICRO
 from PIL import Image
 from torch import nn
 
 from tocsr.config import DataConfig, OptimConfig, Source
 from tocsr.errors import TocsrError
+from tocsr.models.folders import base_unet
 from tocsr.runs import Run, silent
-from tocsr.train import loop
+from tocsr.train import state
 from tocsr.train.loop import fit, learning_rate
 
 OPTIM = OptimConfig(
@@ -87,8 +90,8 @@ def test_a_kill_inside_the_writing_of_a_checkpoint_leaves_the_one_before(tmp_pat
             raise Killed
         original(tensors, path, metadata)
 
-    original = loop.save_file
-    monkeypatch.setattr(loop, "save_file", half_written)
+    original = state.save_file
+    monkeypatch.setattr(state, "save_file", half_written)
     with pytest.raises(Killed):
         train(tmp_path / "killed")
     monkeypatch.undo()
@@ -133,6 +136,70 @@ def test_a_broken_photo_in_the_training_data_is_named(tmp_path):
     data = DataConfig(sources=[Source(path=str(tmp_path / "photos"))], crop=64)
     with pytest.raises(TocsrError, match=r"broken\.png is not a readable image"):
         train(tmp_path / "run", data=data)
+
+
+def denoiser() -> nn.Module:
+    torch.manual_seed(0)
+    return base_unet(str(MICRO))
+
+
+def train_denoiser(folder, unet, optim=OPTIM):
+    """Three steps of a micro U-Net on what are no latents, but have their channels and a size."""
+
+    def loss(batch):
+        grid = batch.images.repeat(1, 2, 1, 1)[:, :4, ::4, ::4]
+        return {"loss": (unet(grid, 10) - grid).square().mean()}
+
+    return train(folder, unet, dataclasses.replace(optim, num_steps=3), loss=loss)
+
+
+def test_gradient_checkpointing_computes_blocks_twice_and_the_same_weights(tmp_path):
+    trained, calls = {}, {}
+    for twice in (False, True):
+        unet, counted = denoiser(), []
+        block = unet.stages["E2"].get_submodule("blocks.0.resnets.0")
+        block.register_forward_pre_hook(lambda *_, counted=counted: counted.append(1))
+        optim = dataclasses.replace(OPTIM, gradient_checkpointing=twice)
+        _, figures = train_denoiser(tmp_path / str(twice), unet, optim)
+        trained[twice], calls[twice] = (figures["loss"], weights(unet)), len(counted)
+    assert calls == {False: 3, True: 6}
+    assert trained[True][0] == trained[False][0]
+    assert all(map(torch.equal, trained[True][1], trained[False][1]))
+
+
+def test_a_module_that_cannot_checkpoint_gradients_is_named(tmp_path):
+    optim = dataclasses.replace(OPTIM, gradient_checkpointing=True)
+    with pytest.raises(
+        TocsrError, match="gradient_checkpointing must be off here: net, a Sequential"
+    ):
+        train(tmp_path, optim=optim)
+
+
+def test_tensorboard_gets_the_logged_losses_once_when_a_training_goes_on(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def kill(label, done, total, figures):
+        if done == 5:
+            raise Killed
+
+    optim = dataclasses.replace(OPTIM, tensorboard=True)
+    with pytest.raises(Killed):
+        train(tmp_path, optim=optim, report=kill)
+    train(tmp_path, optim=optim)
+    log = EventAccumulator(str(tmp_path / "tensorboard"))
+    log.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert log.Tags()["scalars"] == ["loss"]
+    scalars = [(scalar.step, scalar.value) for scalar in log.Scalars("loss")]
+    assert scalars == [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in lines]
+
+
+def test_without_the_package_tensorboard_the_option_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    optim = dataclasses.replace(OPTIM, tensorboard=True)
+    with pytest.raises(TocsrError, match=r"needs the package tensorboard.*tocsr\[tensorboard\]"):
+        train(tmp_path, optim=optim)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tocsr.models.compact import assembled
 from tocsr.models.cost import stage_params
 from tocsr.models.folders import load_surrogates, load_unet, load_vae
 from tocsr.models.variants import TEACHER
+from tocsr.processes import from_main
 from tocsr.runs import phase, require_result
 from tocsr.search.bayesopt import Candidate, SearchSpace, optimize
 from tocsr.search.fidelity import Targets, capture_targets, objectives, teacher_power
@@ -83,6 +84,7 @@ def _inputs(
 
 
 @phase
+@from_main
 def run(config: SearchConfig, run: Run, report: Report) -> dict[str, Any]:
     """Evaluates candidates chosen by Bayesian optimisation; each is a line of `ledger.jsonl`."""
     calibrated = require_result(config, "calibrate")

@@ -9,6 +9,7 @@ from tocsr.models.compact import assembled
 from tocsr.models.cost import unet_cost
 from tocsr.models.folders import load_surrogates, load_unet
 from tocsr.models.variants import TEACHER
+from tocsr.processes import from_main
 from tocsr.runs import phase, require_result
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def pick(winners: list[dict[str, Any]], budget: int, rule: str) -> dict[str, Any
 
 
 @phase
+@from_main
 def run(config: SelectConfig, run: Run, report: Report) -> dict[str, Any]:
     """Writes the assembled U-Net to `unet/`."""
     found = require_result(config, "search")
@@ -53,7 +55,7 @@ def run(config: SelectConfig, run: Run, report: Report) -> dict[str, Any]:
     names = [f"{s}/{v}" for s, v in winner["candidate"].items() if v != TEACHER]
     surrogates = load_surrogates(teacher, config.runs / "calibrate" / "surrogates", names)
     unet = assembled(teacher, winner["candidate"], surrogates)
-    unet.save_pretrained(run.folder / "unet")
+    run.save(unet, "unet")
     before, after = unet_cost(teacher, PIXELS), unet_cost(unet, PIXELS)
     return {
         **winner,

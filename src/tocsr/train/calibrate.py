@@ -17,6 +17,7 @@ from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.surrogates import SurrogateStage, init_from_teacher_
 from tocsr.models.vae import pixels_to_latents
 from tocsr.models.variants import TEACHER, find_variant
+from tocsr.processes import main_only
 from tocsr.runs import phase, require_result
 from tocsr.seeding import derive_seed
 from tocsr.train.loop import fit
@@ -114,6 +115,12 @@ def heldout_losses(
     return sums
 
 
+@main_only
+def _save_surrogate(run: Run, name: str, block: nn.Module) -> None:
+    with whole_file(run.folder / "surrogates" / f"{name}.safetensors") as part:
+        save_file({k: v.cpu().contiguous() for k, v in block.state_dict().items()}, part)
+
+
 def _calibrate_group(
     config: CalibrateConfig,
     teacher: CompactUNet,
@@ -149,9 +156,7 @@ def _calibrate_group(
     heldout = heldout_losses(config, teacher, vae, surrogates, device)
     rows = {}
     for name, block in surrogates.items():
-        path = run.folder / "surrogates" / f"{name}.safetensors"
-        with whole_file(path) as file:
-            save_file({k: v.cpu().contiguous() for k, v in block.state_dict().items()}, file)
+        _save_surrogate(run, name, block)
         rows[name] = {"params": num_params(block), "heldout_loss": heldout[name]}
     return part.finish({"surrogates": rows, "seconds": figures["seconds"]})
 

@@ -17,11 +17,14 @@ from tocsr.files import whole_file
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step, with_prediction
 from tocsr.models.vae import LATENT_STRIDE, latents_to_pixels
+from tocsr.processes import from_main
 from tocsr.runs import phase, require_result
 from tocsr.train.loop import fit
 from tocsr.train.train_sr import lr_latents
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tocsr.data.images import Batch
     from tocsr.models.compact import CompactUNet
     from tocsr.models.vae import Autoencoder
@@ -54,10 +57,23 @@ def teacher_targets(
     Returns:
         (num_targets, Z, h, w), float16, on the CPU.
     """
-    schedule, size = NoiseSchedule(), config.optim.batch_size
-    steps = range(config.num_targets // size)
+    steps = range(config.num_targets // config.optim.batch_size)
     files = [run.folder / "targets" / f"{step:06d}.safetensors" for step in steps]
-    missing = [step for step in steps if not files[step].exists()]
+    _sample_missing(config, sr_teacher, vae, files, device, report)
+    return torch.cat([load_file(file)["latents"] for file in files])
+
+
+@from_main
+def _sample_missing(
+    config: DistillConfig,
+    sr_teacher: CompactUNet,
+    vae: Autoencoder,
+    files: list[Path],
+    device: torch.device,
+    report: Report,
+) -> None:
+    schedule, size = NoiseSchedule(), config.optim.batch_size
+    missing = [step for step, file in enumerate(files) if not file.exists()]
     data = PhotoCrops(config.data, config.seed, config.num_targets)
     for step, batch in zip(missing, batches(data, size, missing), strict=True):
         lr_latent = lr_latents(vae, batch.images.to(device), config.task)
@@ -71,8 +87,7 @@ def teacher_targets(
         )
         with whole_file(files[step]) as part:
             save_file({"latents": latent.half().cpu().contiguous()}, part)
-        report("teacher sampling", step + 1, len(steps), {})
-    return torch.cat([load_file(file)["latents"] for file in files])
+        report("teacher sampling", step + 1, len(files), {})
 
 
 def student_loss(
@@ -138,7 +153,5 @@ def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
         report=report,
         num_distinct=config.num_targets,
     )
-    OneStepGenerator(vae, student, generator_facts(config, student)).save_pretrained(
-        run.folder / "model"
-    )
+    run.save(OneStepGenerator(vae, student, generator_facts(config, student)), "model")
     return figures

@@ -35,5 +35,5 @@ def run(config: FinetuneConfig, run: Run, report: Report) -> dict[str, Any]:
         device=device,
         report=report,
     )
-    unet.save_pretrained(run.folder / "unet")
+    run.save(unet, "unet")
     return figures

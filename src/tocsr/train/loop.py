@@ -10,23 +10,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from safetensors import safe_open
-from safetensors.torch import save_file
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
+from tocsr.config import require
 from tocsr.data.images import Batch, PhotoCrops, batches
 from tocsr.errors import TocsrError
-from tocsr.files import whole_file
+from tocsr.processes import is_main, num_processes
+from tocsr.train.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from torch.utils.tensorboard import SummaryWriter
 
     from tocsr.config import DataConfig, OptimConfig
     from tocsr.runs import Report, Run
@@ -54,59 +55,6 @@ class _Objective(nn.Module):
 
     def forward(self, batch: Batch) -> Mapping[str, Tensor]:
         return self.loss(batch)
-
-
-def _average(decay: float) -> Any:
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], num: Tensor | int) -> None:
-        n = float(num)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
-
-
-@dataclass
-class _State:
-    """What a checkpoint holds."""
-
-    objective: nn.Module
-    ema: AveragedModel
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    seconds: float = 0.0
-
-    def save(self, path: Path) -> None:
-        """Writes the whole state as one safetensors file, at once or not at all."""
-        tensors = {f"model.{k}": v for k, v in self.objective.state_dict().items()}
-        tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
-        # Cloned: the modules may share storage, which safetensors refuses.
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-        facts = {"step": str(self.step), "seconds": str(self.seconds)}
-        with whole_file(path) as part:
-            save_file(tensors, part, metadata=facts)
-
-    def load(self, path: Path) -> None:
-        """Goes back to a saved state; without one, stays as it is."""
-        if not path.exists():
-            return
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            facts = file.metadata()
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
-        for name, tensor in tensors.items():
-            part, key = name.split(".", 1)
-            parts[part][key] = tensor
-        self.objective.load_state_dict(parts["model"])
-        self.ema.load_state_dict(parts["ema"])
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in parts["optimizer"].items():
-            i, key = name.split(".")
-            moments.setdefault(int(i), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
 
 
 def fit(
@@ -137,49 +85,138 @@ def fit(
         num_distinct: Number of different samples that training cycles through; 0 for no end.
 
     Returns:
-        The last logged figures, `step`, and `seconds` of training over all resumptions.
+        The last logged figures, `seconds` of training over all resumptions, and the number of
+        `processes`.
 
     Raises:
-        TocsrError: The loss is not finite; the batch's files are named.
+        TocsrError: The loss is not finite; the batch's files are named. Or the batch cannot be
+            shared out, or an option needs what is not there.
     """
+    accelerator = _accelerator(device, optim)
+    if optim.gradient_checkpointing:
+        _checkpoint_gradients_(modules)
+    objective = _Objective(nn.ModuleDict(dict(modules)), loss).train()
+    state = TrainingState.start(objective.trained, optim)
+    state.resume(run)
+    step = _Step(accelerator, optim, device, *accelerator.prepare(objective, state.optimizer))
+    world, rank = accelerator.num_processes, accelerator.process_index
+    dataset = PhotoCrops(data, seed, optim.num_steps * optim.batch_size, num_distinct)
+    todo = range(state.step, optim.num_steps)
+    with closing(_Log(run, state.step, optim.tensorboard)) as log:
+        training = _Training(run, label, optim, report, step, state, log)
+        for batch in batches(dataset, optim.batch_size, todo, data.num_workers, rank, world):
+            training.advance(batch)
+    if state.ema is not None:
+        state.trained.load_state_dict(state.ema.module.state_dict())
+    for module in modules.values():
+        module.eval()
+    figures = training.figures or _last_figures(run)
+    return {**figures, "seconds": state.seconds, "processes": world}
+
+
+def _accelerator(device: torch.device, optim: OptimConfig) -> Accelerator:
+    """What makes the processes of a launch train together."""
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         device_placement=False,
         gradient_accumulation_steps=optim.accumulation,
+        # a U-Net of blocks without residual layers leaves its time embedding unused
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
-    objective = _Objective(nn.ModuleDict(dict(modules)), loss).train()
-    params = [p for p in objective.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=optim.lr, weight_decay=optim.weight_decay)
-    ema = AveragedModel(objective.trained, multi_avg_fn=_average(optim.ema_decay))
-    state = _State(objective.trained, ema, optimizer)
-    state.load(run.checkpoint)
-    run.rewind_log(state.step)
-    step = _Step(accelerator, optim, device, *accelerator.prepare(objective, optimizer))
-    dataset = PhotoCrops(data, seed, optim.num_steps * optim.batch_size, num_distinct)
-    world, rank = accelerator.num_processes, accelerator.process_index
-    todo = range(state.step, optim.num_steps)
-    figures: dict[str, float] = {}
-    started = time.monotonic() - state.seconds
-    for batch in batches(dataset, optim.batch_size, todo, data.num_workers, rank, world):
-        terms = step(batch, state.step)
-        ema.update_parameters(objective.trained)
+    world = accelerator.num_processes
+    require(
+        world == num_processes(),
+        f"{num_processes()} processes were launched, and on {device.type} {world} would train",
+        "launch with torchrun, on CUDA or with --device cpu",
+    )
+    require(
+        optim.batch_size % (world * optim.accumulation) == 0,
+        f"batch_size must be a multiple of processes times accumulation, got {optim.batch_size}, "
+        f"{world} and {optim.accumulation}",
+    )
+    return accelerator
+
+
+def _checkpoint_gradients_(modules: Mapping[str, nn.Module]) -> None:
+    for name, module in modules.items():
+        require(
+            getattr(module, "_supports_gradient_checkpointing", False),
+            f"gradient_checkpointing must be off here: {name}, a {type(module).__name__}, lacks it",
+        )
+        module.enable_gradient_checkpointing()  # type: ignore[operator]
+
+
+class _Log:
+    """The lines of metrics.jsonl after a step, and TensorBoard's scalars where asked for."""
+
+    def __init__(self, run: Run, step: int, tensorboard: bool) -> None:
+        run.rewind_log(step)
+        self.run = run
+        self.board = _tensorboard(run, step) if tensorboard and is_main() else None
+
+    def add(self, step: int, figures: Mapping[str, float], facts: Mapping[str, float]) -> None:
+        """Logs the figures of a step, and facts that are no curve."""
+        self.run.log({"step": step, **figures, **facts})
+        if self.board:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, step)
+            self.board.flush()
+
+    def close(self) -> None:
+        """Closes TensorBoard's file."""
+        if self.board:
+            self.board.close()
+
+
+def _tensorboard(run: Run, step: int) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+    except ImportError as error:
+        raise TocsrError(
+            "optim.tensorboard needs the package tensorboard, which is not installed",
+            "run: pip install 'tocsr[tensorboard]', or leave it off",
+        ) from error
+    # steps after this one are made again, so what was written of them no longer counts
+    return SummaryWriter(str(run.folder / "tensorboard"), purge_step=step + 1)
+
+
+@dataclass
+class _Training:
+    """What one optimiser step after the other is done with."""
+
+    run: Run
+    label: str
+    optim: OptimConfig
+    report: Report
+    step: _Step
+    state: TrainingState
+    log: _Log
+
+    def __post_init__(self) -> None:
+        self.figures: dict[str, float] = {}
+        self.started = time.monotonic() - self.state.seconds
+
+    def advance(self, batch: Batch) -> None:
+        """One optimiser step: trained, averaged, logged, reported, kept."""
+        state, optim = self.state, self.optim
+        terms = self.step(batch, state.step)
+        if state.ema is not None:
+            state.ema.update_parameters(state.trained)
         state.step += 1
-        state.seconds = time.monotonic() - started
+        state.seconds = time.monotonic() - self.started
         last = state.step == optim.num_steps
         if state.step % optim.log_every == 0 or last:
-            figures = {k: float(v) for k, v in accelerator.reduce(terms, "mean").items()}
-            record = {"step": state.step, **figures, "seconds": round(state.seconds, 2)}
-            if accelerator.is_main_process:
-                run.log(record)
-        if accelerator.is_main_process:
-            report(label, state.step, optim.num_steps, figures)
-            if state.step % optim.checkpoint_every == 0 or last:
-                state.save(run.checkpoint)
-    if optim.ema_decay:
-        objective.trained.load_state_dict(ema.module.state_dict())
-    for module in modules.values():
-        module.eval()
-    return {**(figures or _last_figures(run)), "seconds": state.seconds}
+            self._log_means(terms)
+        self.report(self.label, state.step, optim.num_steps, self.figures)
+        if state.step % optim.checkpoint_every == 0 or last:
+            state.save(self.run.checkpoint)
+
+    def _log_means(self, terms: dict[str, Tensor]) -> None:
+        """Logs the loss and its terms, means over the processes."""
+        accelerator, state = self.step.accelerator, self.state
+        self.figures = {k: float(v) for k, v in accelerator.reduce(terms, "mean").items()}
+        facts = {"seconds": round(state.seconds, 2), "processes": accelerator.num_processes}
+        self.log.add(state.step, self.figures, facts)
 
 
 @dataclass

@@ -69,5 +69,5 @@ def run(config: TrainSrConfig, run: Run, report: Report) -> dict[str, Any]:
         device=device,
         report=report,
     )
-    unet.save_pretrained(run.folder / "unet")
+    run.save(unet, "unet")
     return figures
