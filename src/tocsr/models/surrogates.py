@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from tocsr.models.stages import Stage, StageKind
     from tocsr.models.variants import Variant
@@ -67,6 +67,22 @@ def is_local(module: nn.Module) -> bool:
 def takes_context(module: nn.Module) -> bool:
     """Whether the condition c enters somewhere: only transformers attend to it."""
     return any(isinstance(part, BasicTransformerBlock) for part in module.modules())
+
+
+class Recomputing(nn.Module):
+    """A module whose parts may be computed again in the backward pass instead of being kept.
+
+    The attributes are those that diffusers' `enable_gradient_checkpointing` looks for and sets.
+    """
+
+    gradient_checkpointing = False
+    _gradient_checkpointing_func: Callable[..., Tensor]
+
+    def recomputed(self, part: nn.Module, *args: Any) -> Tensor:
+        """`part(*args)`, of which only the arguments are kept where checkpointing is enabled."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(part, *args)
+        return part(*args)
 
 
 class TeacherStage(nn.Module):
@@ -253,7 +269,7 @@ def computing_blocks(num_blocks: int, total: int) -> list[int]:
     return [round(i * (total - 1) / (num - 1)) for i in range(num)]
 
 
-class SurrogateStage(nn.Module):
+class SurrogateStage(Recomputing):
     """A surrogate block B_i^k: residual blocks, attention and a resampler as its variant says.
 
     Shape:
@@ -290,12 +306,17 @@ class SurrogateStage(nn.Module):
         for j, block in enumerate(self.blocks):
             if skips:
                 h = torch.cat([h, skips.pop()], dim=1)
-            h = block(h, time_embedding)
+            h = self.recomputed(block, h, time_embedding)
             if str(j) in self.attentions:
-                h = self.attentions[str(j)](h, context)
+                h = self._attended(self.attentions[str(j)], h, context)
             if self.makes_skips:
                 made.append(h)
         return [*made, self.sampler(h) if self.sampler else h]
+
+    def _attended(self, attention: nn.Module, h: Tensor, context: Tensor | None) -> Tensor:
+        if isinstance(attention, TeacherAttention):  # diffusers' transformer recomputes by itself
+            return attention(h, context)
+        return self.recomputed(attention, h, context)
 
 
 def init_from_teacher_(surrogate: SurrogateStage, teacher: Any) -> int:
