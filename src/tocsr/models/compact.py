@@ -24,7 +24,7 @@ from tocsr.models.surrogates import (
     replace_group_norms_,
     takes_context,
 )
-from tocsr.models.unet import latent_adapter
+from tocsr.models.unet import first_and_last, latent_adapter
 from tocsr.models.variants import LIBRARY, TEACHER, find_variant
 
 if TYPE_CHECKING:
@@ -176,13 +176,21 @@ def rebuilt(unet: CompactUNet, **changes: Any) -> CompactUNet:
     """The same network with other settings; every weight that still fits is copied bitwise."""
     new = CompactUNet(**{**_settings(unet), **changes})
     load_matching_(new, unet)
+    # v1 and v3 keep the base's own ends, under other names
+    load_matching_(first_and_last(new.conv_in)[1], first_and_last(unet.conv_in)[1])
+    load_matching_(first_and_last(new.conv_out)[0], first_and_last(unet.conv_out)[0])
     return new
 
 
-def from_base_unet(unet: UNet2DConditionModel, num_context_tokens: int = 77) -> CompactUNet:
-    """The staged form of a stock diffusers U-Net, equal to it bit for bit."""
+def from_base_unet(unet: UNet2DConditionModel, **settings: Any) -> CompactUNet:
+    """The staged form of a stock diffusers U-Net, equal to it bit for bit.
+
+    Args:
+        unet: The stock U-Net.
+        settings: Other arguments of the `CompactUNet`.
+    """
     base = {k: v for k, v in unet.config.items() if not k.startswith("_")}
-    staged = CompactUNet(base=base, num_context_tokens=num_context_tokens)
+    staged = CompactUNet(base=base, **settings)
     for stage in staged.stage_table:
         blocks = _teacher_blocks(unet, stage, staged.stage_table)
         staged.stages[stage.name].blocks.load_state_dict(nn.ModuleList(blocks).state_dict())

@@ -6,16 +6,16 @@ Latents between networks are scaled: (E(x) - shift) * scale, about unit variance
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-import torch
-from diffusers import AutoencoderKL, ConfigMixin
+from diffusers import AutoencoderKL, AutoencoderTiny, ConfigMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tocsr.models.base import AlignedModel
-from tocsr.models.surrogates import load_matching_
+from tocsr.models.surrogates import Recomputing, load_matching_
+from tocsr.models.taesd import TinyAutoencoder
 
 PIXEL_SHUFFLE = 4  # the autoencoder's first layers work at 1/4 of the resolution
 LATENT_STRIDE = 8  # f
@@ -39,6 +39,15 @@ def _blocks(channels: int, num: int) -> list[nn.Module]:
     return [_Block(channels) for _ in range(num)]
 
 
+class _Layers(Recomputing, nn.Sequential):
+    """Layers one after another; the residual blocks may be recomputed in the backward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = self.recomputed(layer, x) if isinstance(layer, _Block) else layer(x)
+        return x
+
+
 class LocalAutoencoder(AlignedModel, ConfigMixin):
     """A light autoencoder without normalisation or attention: f = 8, work at 1/4 and 1/8 only.
 
@@ -57,6 +66,8 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
         encode: (B, 3, H, W) in [-1, 1] -> (B, Z, H/8, W/8), unscaled; decode is its inverse.
     """
 
+    _supports_gradient_checkpointing = True
+
     @register_to_config
     def __init__(
         self,
@@ -70,7 +81,7 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
         super().__init__()
         fine, coarse = widths
         pixels = 3 * PIXEL_SHUFFLE**2
-        self.encoder = nn.Sequential(
+        self.encoder = _Layers(
             nn.PixelUnshuffle(PIXEL_SHUFFLE),
             nn.Conv2d(pixels, fine, 3, padding=1),
             *_blocks(fine, num_encoder_blocks),
@@ -80,7 +91,7 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
         )
         self.conv_out = nn.Conv2d(coarse, latent_channels, 3, padding=1)
         self.conv_in = nn.Conv2d(latent_channels, coarse, 3, padding=1)
-        self.decoder = nn.Sequential(
+        self.decoder = _Layers(
             *_blocks(coarse, num_decoder_blocks),
             nn.Conv2d(coarse, 4 * fine, 1),
             nn.PixelShuffle(2),
@@ -102,80 +113,7 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
         return self.decode(self.encode(x))
 
 
-Autoencoder: TypeAlias = AutoencoderKL | LocalAutoencoder
-
-
-def _samples(features: Tensor) -> Tensor:
-    """(B, C, h, w) -> float64 (B h w, C): one row per pixel."""
-    return features.movedim(1, -1).flatten(0, -2).double()
-
-
-def _set_pointwise_(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
-    """Makes a convolution one matrix (out, in) per pixel: its centre tap, the others zero.
-
-    Outputs that the matrix lacks give zero; the weights of inputs that it lacks stay as they are.
-    """
-    rows, columns = weight.shape
-    nn.init.zeros_(conv.weight[:, :columns])
-    middle = conv.kernel_size[0] // 2
-    conv.weight[:rows, :columns, middle, middle] = weight.to(conv.weight)
-    if conv.bias is not None:
-        conv.bias.copy_(torch.zeros_like(conv.bias) if bias is None else bias)
-
-
-@torch.no_grad()
-def principal_start_(vae: LocalAutoencoder, images: Tensor) -> None:
-    """Starts an autoencoder as the principal components of patches.
-
-    Not in the paper: random weights need thousands of steps to learn what three eigenvalue
-    problems give. Each convolution that changes the width keeps the strongest components of what
-    reaches it, its mirror in the decoder is the transpose, and the residual blocks start as the
-    identity; so the whole is an orthogonal projection, which training then improves, and an error
-    of the latent is as large as the error of the image that it makes. Channels beyond the number of
-    components start at zero in the encoder.
-
-    Args:
-        vae: With weights as constructed.
-        images: (B, 3, H, W) in [-1, 1].
-    """
-    down = [layer for layer in vae.encoder if isinstance(layer, nn.Conv2d)]
-    up = [layer for layer in vae.decoder if isinstance(layer, nn.Conv2d)]
-    h = F.pixel_unshuffle(images, PIXEL_SHUFFLE)
-    for forth, back in ((down[0], up[1]), (down[1], up[0]), (vae.conv_out, vae.conv_in)):
-        if forth is down[1]:
-            h = F.pixel_unshuffle(h, 2)
-        rows = _samples(h)
-        _, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))  # weakest first
-        kept = vectors.flip(1)[:, : forth.out_channels].T
-        _set_pointwise_(forth, kept)
-        _set_pointwise_(back, kept.T)
-        h = forth(h)
-
-
-@torch.no_grad()
-def least_squares_start_(
-    student: LocalAutoencoder, base: LocalAutoencoder, teacher: Autoencoder, images: Tensor
-) -> None:
-    """Starts the student's convolutions at the latent by least squares on a batch of latents.
-
-    Not in the paper: `conv_out` maps the student's features to the teacher's latent, `conv_in` the
-    teacher's latent to the features that the base's decoder is used to.
-
-    Args:
-        student: As `widened` made it.
-        base: The autoencoder it was made from.
-        teacher: Whose latents it is to give.
-        images: (B, 3, H, W) in [-1, 1].
-    """
-    latent, features = _samples(encode(teacher, images)), _samples(student.encoder(images))
-    wanted = _samples(base.conv_in(base.encode(images)))
-    for conv, given, target in (
-        (student.conv_out, features, latent),
-        (student.conv_in, latent, wanted),
-    ):
-        with_one = torch.cat([given, torch.ones_like(given[:, :1])], dim=1)
-        solution = torch.linalg.lstsq(with_one, target).solution.T  # (out, in + 1)
-        _set_pointwise_(conv, solution[:, :-1], solution[:, -1])
+Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny | LocalAutoencoder | TinyAutoencoder
 
 
 def encode(vae: Autoencoder, x: Tensor) -> Tensor:
@@ -184,7 +122,9 @@ def encode(vae: Autoencoder, x: Tensor) -> Tensor:
     Shape:
         (B, 3, H, W) in [-1, 1] -> (B, Z, H/8, W/8).
     """
-    encoded = vae.encode(x)
+    encoded: Any = vae.encode(x)
+    if isinstance(vae, AutoencoderTiny):
+        return encoded.latents
     return encoded if isinstance(encoded, Tensor) else encoded.latent_dist.mode()
 
 
@@ -200,10 +140,14 @@ def reconstruct(vae: Autoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
     return latent, decode(vae, latent)
 
 
+def scaled(vae: Autoencoder, z: Tensor) -> Tensor:
+    """A latent as `encode` gives it -> about unit variance, float32."""
+    return (z.float() - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+
+
 def pixels_to_latents(vae: Autoencoder, x: Tensor) -> Tensor:
     """z_0 = E(x_HR), scaled to about unit variance, float32 (Eq. 17)."""
-    z = encode(vae, x).float()
-    return (z - (vae.config.shift_factor or 0.0)) * vae.config.scaling_factor
+    return scaled(vae, encode(vae, x))
 
 
 def latents_to_pixels(vae: Autoencoder, z: Tensor) -> Tensor:
@@ -233,34 +177,99 @@ def reconstruction_loss(restored: Tensor, x: Tensor, norm: str = "l1") -> Tensor
 
 
 def latent_distillation_loss(
-    student: Autoencoder, teacher: Autoencoder, x: Tensor, rec_weight: float, rec_norm: str = "l1"
+    latent: Tensor,
+    target: Tensor,
+    restored: Tensor,
+    x: Tensor,
+    rec_weight: float,
+    rec_norm: str = "l1",
 ) -> dict[str, Tensor]:
     """L_vae = || E_S(x) - E_T(x) ||^2 + lambda L_rec(D_S(E_S(x)), x) (Eq. 4).
 
-    The means are over elements and the latents are scaled by the teacher's factor, so that lambda
+    The means are over elements and the latents are scaled to about unit variance, so that lambda
     means the same for every teacher.
+
+    Args:
+        latent: The student's (B, Z, h, w), scaled, or what `LatentMap` makes of it.
+        target: The teacher's, scaled, of the same shape.
+        restored: D_S(E_S(x)).
+        x: (B, 3, H, W) in [-1, 1].
+        rec_weight: lambda.
+        rec_norm: As in `reconstruction_loss`.
 
     Returns:
         `loss`, and its terms `latent` and `rec`.
     """
-    with torch.no_grad():
-        target = encode(teacher, x).float()
-    latent, restored = reconstruct(student, x)
-    latent_term = F.mse_loss(latent.float(), target) * teacher.config.scaling_factor**2
+    latent_term = F.mse_loss(latent.float(), target)
     rec_term = reconstruction_loss(restored, x, rec_norm)
     return {"loss": latent_term + rec_weight * rec_term, "latent": latent_term, "rec": rec_term}
 
 
-def widened(vae: Autoencoder, teacher: Autoencoder) -> Autoencoder:
-    """The student: `vae` with the teacher's number of latent channels and its scaling (Eq. 3).
+class LatentMap(AlignedModel, ConfigMixin):
+    """A 1x1 convolution from a student's unscaled latents to a teacher's scaled ones.
+
+    Not in the paper, whose teacher has as many channels as the student. Trained with the student,
+    it lets Eq. 4 compare latents of another number of channels.
+
+    Args:
+        student_channels: Z of the student.
+        teacher_channels: Z of the teacher.
+
+    Shape:
+        (B, student_channels, h, w) -> (B, teacher_channels, h, w).
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.gradient_checkpointing = False  # diffusers asks; there is nothing to compute again
+        self.conv = nn.Conv2d(student_channels, teacher_channels, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.conv(z)
+
+
+def reconstruct_with_loss(
+    student: Autoencoder,
+    latent_map: LatentMap | None,
+    target: Tensor,
+    x: Tensor,
+    rec_weight: float,
+    rec_norm: str = "l1",
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One pass of the student: its scaled latent (B, Z, h, w), and Eq. 4 with its terms.
+
+    Args:
+        student: E_S and D_S.
+        latent_map: Between latents of different numbers of channels; None where they agree.
+        target: E_T(x), scaled.
+        x: (B, 3, H, W) in [-1, 1].
+        rec_weight: lambda.
+        rec_norm: As in `reconstruction_loss`.
+    """
+    z, restored = reconstruct(student, x)
+    latent = scaled(student, z)
+    compared = latent_map(z) if latent_map else latent
+    return latent, latent_distillation_loss(compared, target, restored, x, rec_weight, rec_norm)
+
+
+def widened(vae: Autoencoder, teacher: Autoencoder, latent_channels: int = 0) -> Autoencoder:
+    """The student: `vae` with another number of latent channels and the teacher's scaling (Eq. 3).
 
     Every weight that keeps its shape is copied bitwise; the convolutions at the latent start anew.
+
+    Args:
+        vae: The base autoencoder.
+        teacher: Whose latents the student is to learn.
+        latent_channels: Z of the student; 0 takes the teacher's.
     """
     # without diffusers' private notes, which would set what is given here back to its default
     own = {key: value for key, value in vae.config.items() if not key.startswith("_")}
     config = {
         **own,
-        "latent_channels": teacher.config.latent_channels,
+        "latent_channels": latent_channels or teacher.config.latent_channels,
         "scaling_factor": teacher.config.scaling_factor,
         "shift_factor": teacher.config.shift_factor,
     }

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from tocsr.config import DataConfig, OptimConfig, PhaseConfig, TaskConfig, require
 
 RecNorm = Literal["l1", "mse"]
+Start = Literal["random", "repeat", "zero", "least-squares"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class PretrainConfig(PhaseConfig):
         vae_teacher: Training of the 16-channel autoencoder.
         unet: Training of the 4-channel U-Net.
         rec_norm: Norm of the reconstruction loss: l1, or mse, which gives more PSNR.
-        num_scale_batches: Batches that the latents' shift and scale are measured on.
+        num_scale_crops: Crops that the latents' shift and scale are measured on.
     """
 
     verb: ClassVar[str] = "pretrain"
@@ -30,7 +31,7 @@ class PretrainConfig(PhaseConfig):
     vae: OptimConfig = field(default_factory=OptimConfig)
     vae_teacher: OptimConfig = field(default_factory=OptimConfig)
     unet: OptimConfig = field(default_factory=OptimConfig)
-    num_scale_batches: int = 8
+    num_scale_crops: int = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,17 @@ class ExpandVaeConfig(PhaseConfig):
     """Distil a 16-channel autoencoder into the base autoencoder (Eqs. 2 to 4).
 
     Args:
-        vae: Folder of the base autoencoder; empty takes what pretrain made.
-        vae_teacher: Folder of the 16-channel autoencoder; empty takes what pretrain made.
+        vae: The base autoencoder: a folder, a single .safetensors file, or hf://OWNER/NAME/SUBFOLDER
+            from the hub; empty takes what pretrain made.
+        vae_teacher: The 16-channel autoencoder, likewise.
+        start: How the convolutions start that change their width: as constructed, from the base's
+            repeated, the base's and zeros, or by least squares on a batch of latents.
+        latent_channels: Z of the student; a teacher of another number of channels is matched
+            through a learned 1x1 map.
         data: Photos and crops.
         optim: The training.
+        cache_teacher: Computes the teacher's latents once a photo and keeps them on disk; crops
+            then begin at multiples of 8 pixels. Pays where every photo is seen several times.
         rec_weight: lambda, weight of the reconstruction loss.
         rec_norm: Norm of the reconstruction loss: l1, or mse, which gives more PSNR.
     """
@@ -50,8 +58,11 @@ class ExpandVaeConfig(PhaseConfig):
 
     vae: str = ""
     vae_teacher: str = ""
+    start: Start = "least-squares"
+    latent_channels: int = 16
     data: DataConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
+    cache_teacher: bool = False
     rec_weight: float = 1.0
     rec_norm: RecNorm = "l1"
 
@@ -61,11 +72,15 @@ class ExpandUnetConfig(PhaseConfig):
     """Widen the U-Net's ends and fine-tune it with the 16-channel autoencoder (Eqs. 5, 4).
 
     Args:
-        unet: Folder of the base U-Net; empty takes what pretrain made.
-        vae_teacher: Folder of the 16-channel autoencoder; empty takes what pretrain made.
+        unet: The base U-Net: a folder, a single .safetensors file, or hf://OWNER/NAME/SUBFOLDER
+            from the hub; empty takes what pretrain made.
+        vae: The autoencoder whose latents the base U-Net denoises, likewise; the start asks for it.
+        vae_teacher: The 16-channel autoencoder, likewise.
         adapter: How the ends are widened: v1, v2 or v3 of the paper's table S4.
+        start: How the widened ends start, as in expand-vae.
         data: Photos and crops.
         optim: The training.
+        cache_teacher: As in expand-vae, whose cache it shares.
         vae_weight: Weight of the autoencoder's loss beside the diffusion loss.
         rec_weight: lambda in the autoencoder's loss.
         rec_norm: Norm of the reconstruction loss, as in expand-vae.
@@ -75,10 +90,13 @@ class ExpandUnetConfig(PhaseConfig):
     verb: ClassVar[str] = "expand-unet"
 
     unet: str = ""
+    vae: str = ""
     vae_teacher: str = ""
     adapter: Literal["v1", "v2", "v3"] = "v2"
+    start: Start = "least-squares"
     data: DataConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
+    cache_teacher: bool = False
     vae_weight: float = 1.0
     rec_weight: float = 1.0
     rec_norm: RecNorm = "l1"

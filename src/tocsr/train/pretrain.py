@@ -11,10 +11,11 @@ from tocsr.data.images import PhotoCrops, batches
 from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, denoising_loss, draws
 from tocsr.models.folders import base_unet, base_vae, load_vae
+from tocsr.models.starts import principal_start_
 from tocsr.models.vae import (
     LocalAutoencoder,
+    encode,
     pixels_to_latents,
-    principal_start_,
     reconstruct,
     reconstruction_loss,
 )
@@ -48,11 +49,14 @@ def sample_images(data: DataConfig, seed: int, num: int = 64) -> Tensor:
 
 
 @torch.no_grad()
-def measure_scale_(vae: Autoencoder, config: PretrainConfig, device: torch.device) -> None:
+def measure_scale_(
+    vae: Autoencoder, data: DataConfig, seed: int, device: torch.device, num_crops: int = 128
+) -> None:
     """Sets the latents' shift and scale so that they have mean 0 and variance 1."""
-    data = PhotoCrops(config.data, derive_seed(config.seed, "scale"), 2**31)
-    loader = batches(data, config.vae.batch_size, range(config.num_scale_batches))
-    latents = torch.cat([pixels_to_latents(vae, batch.images.to(device)) for batch in loader])
+    crops = PhotoCrops(data, derive_seed(seed, "scale"), num_crops)
+    size = min(num_crops, 16)
+    loader = batches(crops, size, range(num_crops // size))
+    latents = torch.cat([encode(vae, batch.images.to(device)).float() for batch in loader])
     vae.register_to_config(
         shift_factor=float(latents.mean()), scaling_factor=float(1 / latents.std())
     )
@@ -82,8 +86,8 @@ def _train_vae(
         device=device,
         report=report,
     )
-    measure_scale_(vae, config, device)
-    vae.save_pretrained(part.folder)
+    measure_scale_(vae, config.data, config.seed, device, config.num_scale_crops)
+    part.save(vae)
     return part.finish(figures)
 
 
@@ -108,7 +112,7 @@ def _train_unet(
         device=device,
         report=report,
     )
-    unet.save_pretrained(part.folder)
+    part.save(unet)
     return part.finish(figures)
 
 
