@@ -62,9 +62,10 @@ def expanded(options: argparse.Namespace, adapter: str, seed: int) -> ExpandUnet
     for verb in ("pretrain", "expand-vae"):  # where the phase looks for them
         if not (runs / verb).is_symlink():
             (runs / verb).symlink_to((options.runs / verb).resolve(), target_is_directory=True)
-    config: ExpandUnetConfig = phase_config(
-        "expand-unet", options, "optim.num_steps", runs=runs, seed=seed, adapter=adapter
-    )
+    values = {"runs": runs, "seed": seed, "adapter": adapter}
+    if options.crop:
+        values["data.crop"] = options.crop
+    config: ExpandUnetConfig = phase_config("expand-unet", options, "optim.num_steps", **values)
     expand_unet.run(config, report)
     return config
 
@@ -109,6 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/adapters"))
     parser.add_argument("--photos", type=Path, help="To train on; the preset's otherwise.")
     parser.add_argument("--test", type=Path, required=True, help="Folder of photos to measure on.")
+    parser.add_argument("--crop", type=int, help="In place of the preset's.")
     parser.add_argument("--num_crops", type=int, default=256)
     parser.add_argument("--num_draws", type=int, default=4, help="A crop and quarter of timesteps.")
     options = parser.parse_args(argv)

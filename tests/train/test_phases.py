@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+import yaml
 from micro import MICRO, micro_config
 
 from tocsr.data.images import PhotoCrops, batches
@@ -11,7 +12,7 @@ from tocsr.errors import ExitCode, TocsrError
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.sr import OneStepGenerator
 from tocsr.models.vae import pixels_to_latents
-from tocsr.runs import read_result
+from tocsr.runs import Run, read_result
 from tocsr.seeding import derive_seed
 from tocsr.train import expand_vae, finetune
 
@@ -119,6 +120,26 @@ def test_a_phase_without_its_forerunner_says_what_to_run(tmp_path):
 def test_a_run_folder_of_other_settings_is_refused(finished_runs):
     with pytest.raises(TocsrError, match=r"begun with other settings: optim\.lr \(was 0\.001"):
         finetune.run(micro_config("finetune", finished_runs, "--optim.lr=0.5"))
+
+
+def older_run(tmp_path, *lacks):
+    """A run folder whose settings were written before some options existed."""
+    config = micro_config("finetune", tmp_path)
+    Run.open(config).close()
+    path = config.folder / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    for name in lacks:
+        part, _, key = name.rpartition(".")
+        del (settings[part] if part else settings)[key]
+    path.write_text(yaml.safe_dump(settings))
+    return tmp_path
+
+
+def test_an_option_that_a_run_folder_is_too_old_for_counts_as_its_default(tmp_path):
+    runs = older_run(tmp_path, "data.align", "optim.precision")
+    Run.open(micro_config("finetune", runs)).close()
+    with pytest.raises(TocsrError, match=r"data\.align \(was 1, now 8\)"):
+        Run.open(micro_config("finetune", runs, "--data.align=8"))
 
 
 def test_a_run_folder_of_another_preset_is_refused(finished_runs):

@@ -39,8 +39,8 @@ def latent_adapter(
 
     v1: 16->4, 4->320 and 320->16; v2: 16->320 and 320->16; v3: 16->8, 8->4, 4->320 and 320->4,
     4->8, 8->16, all 3x3. The condition's channels join at the very first convolution. So v1 and v3
-    let 4 numbers a pixel through, which say nothing of 12 of 16 noises: their loss cannot fall
-    below about 0.75, and the paper's is 0.76.
+    let 4 numbers a pixel through. What they drop of the noise is independent of what they keep, so
+    their expected loss (Eq. 5) is at least 12/16 = 0.75; the paper's is 0.76.
 
     Raises:
         TocsrError: No adapter of that name.
