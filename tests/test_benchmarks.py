@@ -77,6 +77,19 @@ def test_latent_channels_compares_4_with_16_and_goes_on_where_it_was(photos, tmp
     assert printed(capsys, "latent_channels", argv) == (rows, "")
 
 
+def test_autoencoders_measures_each_on_every_folder(bases, photos, tmp_path, capsys):
+    pair = [f"{n}={bases / 'pretrain' / n}" for n in ("vae", "vae_teacher")]
+    tests = ["--test", f"a={photos}", "--test", f"b={photos}"]
+    argv = [*pair, *tests, "--picture", f"{tmp_path}/sheet.png", "--num_threads", "1"]
+    rows, _ = printed(capsys, "autoencoders", argv)
+    assert [(row[0], row[3]) for row in rows[2:]] == [
+        (name, test) for name in ("vae", "vae_teacher") for test in "ab"
+    ]
+    assert rows[2][4:] == rows[3][4:]  # the same photos
+    assert number(rows[4][4]) > number(rows[2][4])  # 16 channels and 4
+    assert Image.open(tmp_path / "sheet.png").size[0] == 3 * 288
+
+
 def test_adapters_measures_every_variant_and_the_base(bases, photos, tmp_path, capsys):
     argv = [*SHORT, "--seeds", "3", "--runs", str(bases), "--out", str(tmp_path)]
     argv += ["--test", str(photos), "--num_crops", "4", "--num_draws", "1"]
@@ -160,10 +173,10 @@ def test_correlation_of_neighbours_is_1_on_a_ramp_and_minus_1_on_a_zigzag(wave, 
 
 
 def test_the_picture_shows_the_busiest_window_of_the_original():
-    channels = importlib.import_module("latent_channels")
+    common = importlib.import_module("common")
     photo = np.full((200, 200, 3), 128, np.uint8)
     photo[48:144, 96:192] = np.random.default_rng(0).integers(0, 256, (96, 96, 3))
-    assert channels.busiest(photo) == (slice(48, 144), slice(96, 192))
+    assert common.busiest(photo) == (slice(48, 144), slice(96, 192))
 
 
 @pytest.mark.parametrize("text", ["folder", "=folder", "name="])

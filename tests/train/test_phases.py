@@ -74,7 +74,7 @@ def test_expansion_takes_the_latent_from_4_to_16_channels(finished_runs):
 def test_pretrained_latents_have_mean_0_and_variance_1(finished_runs):
     config = micro_config("pretrain", finished_runs)
     crops = PhotoCrops(config.data, derive_seed(config.seed, "scale"), 100)
-    images = next(batches(crops, config.vae.batch_size, [0])).images
+    images = next(batches(crops, config.num_scale_crops, [0])).images
     vae = load_vae(finished_runs / "pretrain" / "vae_teacher")
     with torch.no_grad():
         latents = pixels_to_latents(vae, images)
