@@ -53,16 +53,17 @@ class PhaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
-    """One training: AdamW, a learning rate with warm-up, and a moving average of the weights.
+    """One training: an optimiser, a learning rate with warm-up, a moving average of the weights.
 
     Args:
+        optimizer: AdamW, or Muon (not in the paper), which takes more time a step and fewer steps.
         lr: Peak learning rate.
         num_steps: Optimiser steps.
         batch_size: Samples per optimiser step, over all processes.
         accumulation: Micro-batches that one optimiser step is split into.
         warmup_steps: Steps over which the learning rate rises from 0.
         schedule: What the learning rate does after warm-up: falls to 0 along a cosine, or stays.
-        weight_decay: AdamW's decoupled weight decay.
+        weight_decay: Decoupled weight decay.
         max_grad_norm: Gradients are scaled down to this norm; 0 leaves them.
         ema_decay: Decay per step of the moving average that is saved; 0 saves the last weights.
         precision: Arithmetic of the forward pass; bf16 runs under autocast.
@@ -73,6 +74,7 @@ class OptimConfig:
         tensorboard: Logs to TensorBoard's files too, in the run folder's `tensorboard`.
     """
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
     lr: float = 1e-4
     num_steps: int = 1000
     batch_size: int = 16

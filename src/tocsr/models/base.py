@@ -1,10 +1,13 @@
-"""What our diffusers models add to `ModelMixin`."""
+"""What our models share: what they add to diffusers' `ModelMixin`, and kinds of parameters."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from diffusers import ModelMixin
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class AlignedModel(ModelMixin):
@@ -23,3 +26,8 @@ class AlignedModel(ModelMixin):
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.data = tensor.data.clone()
         return loaded
+
+
+def mixes_channels(param: Tensor) -> bool:
+    """Whether a parameter is a matrix over channels: a linear layer's, or a dense convolution's."""
+    return param.ndim == 2 or (param.ndim == 4 and param.shape[1] > 1)

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.weak import WeakIdKeyDictionary
 
+from tocsr.models.base import mixes_channels
 from tocsr.models.compact import num_params
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class TrainingMemory:
     Args:
         weights: Network -> its weights, float32; frozen ones too.
         gradients: Of the trained weights.
-        moments: AdamW's two.
+        moments: AdamW's two, or Muon's one for matrices.
         average: The moving average of the trained weights.
         images: The crops of one optimiser step.
         step: One micro-batch; its peak holds the gradients too.
@@ -173,6 +174,9 @@ def training_memory(
     """
     networks = {name: copy.deepcopy(network) for name, network in networks.items()}
     own = 4 * sum(num_params(networks[name]) for name in trained)
+    params = [p for name in trained for p in networks[name].parameters()]
+    alone = optim.optimizer == "muon"  # the one moment of a matrix
+    moments = 4 * sum(p.numel() * (1 if alone and mixes_channels(p) else 2) for p in params)
     with FakeTensorMode(allow_non_fake_inputs=True):  # the networks still are when they enter
         for name, network in networks.items():
             network.to_empty(device="cpu").requires_grad_(name in trained)
@@ -192,7 +196,7 @@ def training_memory(
     return TrainingMemory(
         weights={name: 4 * num_params(network) for name, network in networks.items()},
         gradients=own,
-        moments=2 * own,
+        moments=moments,
         average=own if optim.ema_decay else 0,
         images=4 * optim.batch_size * 3 * crop * crop,
         step=step,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from tocsr.config import require
 from tocsr.files import whole_file
 from tocsr.processes import from_main, main_only
+from tocsr.train.muon import Muon
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,6 +58,8 @@ class TrainingState:
         optimizer: Its moments.
         step: Optimiser steps done.
         seconds: What they took, over all resumptions.
+        kept: Weights set aside, such as the best so far; empty where none are.
+        notes: What else a training remembers, as JSON.
     """
 
     trained: nn.Module
@@ -63,12 +67,15 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     step: int = 0
     seconds: float = 0.0
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def start(cls, trained: nn.Module, optim: OptimConfig) -> TrainingState:
         """The state before the first step."""
         params = [p for p in trained.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(params, lr=optim.lr, weight_decay=optim.weight_decay)
+        kind = Muon if optim.optimizer == "muon" else torch.optim.AdamW
+        optimizer = kind(params, lr=optim.lr, weight_decay=optim.weight_decay)
         ema = None  # another copy of the weights, 3.5 GiB for SD 1.5 and its autoencoder
         if optim.ema_decay:
             ema = AveragedModel(trained, multi_avg_fn=_average(optim.ema_decay))
@@ -76,14 +83,20 @@ class TrainingState:
 
     @main_only
     def save(self, path: Path) -> None:
+        """Writes the whole state, where all processes train one network."""
+        self.write(path)
+
+    def write(self, path: Path) -> None:
         """Writes the whole state as one safetensors file, at once or not at all."""
         tensors = {f"model.{k}": v for k, v in self.trained.state_dict().items()}
+        tensors |= {f"kept.{k}": v for k, v in self.kept.items()}
         if self.ema is not None:
             tensors |= {f"ema.{k}": v for k, v in self.ema.state_dict().items()}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
         tensors = _apart(tensors)
         facts = {"step": str(self.step), "seconds": str(self.seconds)}
+        facts["notes"] = json.dumps(self.notes)
         with whole_file(path) as part:
             save_file(tensors, part, metadata=facts)
 
@@ -109,7 +122,7 @@ class TrainingState:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             facts = file.metadata()
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "kept": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, key = name.split(".", 1)
             parts[part][key] = tensor
@@ -123,3 +136,4 @@ class TrainingState:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
+        self.kept, self.notes = parts["kept"], json.loads(facts.get("notes", "{}"))
