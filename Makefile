@@ -40,7 +40,7 @@ check: format lint types test ## what CI runs
 docs: $(VENV)/.dev ## docs/cli/*.txt from the help texts
 	$(BIN)/python docs/write_cli_help.py
 
-recipe: $(VENV)/.dev ## the whole tiny recipe, about a quarter of an hour on 2 cores
+recipe: $(VENV)/.dev ## the whole tiny recipe, about half an hour on one core
 	$(BIN)/tocsr recipe --preset tiny
 
 table: $(VENV)/.dev ## the README's table of that run; KODAK is a folder of the 24 photos

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tocsr.diffusion import NoiseSchedule
+from tocsr.files import read_json, read_json_lines
 from tocsr.models.folders import base_unet, base_vae
 from tocsr.models.perceptual import ShiftTolerantLPIPS
 from tocsr.models.vae import decode, encode
@@ -184,3 +185,34 @@ def test_a_folder_without_a_name_is_refused(text):
     common = importlib.import_module("common")
     with pytest.raises(argparse.ArgumentTypeError, match=f"expected NAME=FOLDER, got '{text}'"):
         common.named_folder(text)
+
+
+def test_the_truth_holds_the_gaps_that_the_search_observed(finished_runs, tmp_path, capsys):
+    argv = ["--preset", str(MICRO), "--runs", str(finished_runs), "--rows", "2"]
+    printed(capsys, "search_truth", [*argv, "--out", f"{tmp_path}/truth.json", "--num_threads=1"])
+    table = read_json(tmp_path / "truth.json")
+    names = table["library"]
+    found = {tuple(map(int, key.split(","))): gap for key, gap in table["gaps"].items()}
+    assert len(found) == np.prod([len(row) for row in names.values()])
+    observed = 0
+    for record in read_json_lines(finished_runs / "search" / "ledger.jsonl"):
+        choice = record["candidate"]
+        if all(choice[stage] in row for stage, row in names.items()):
+            place = tuple(row.index(choice[stage]) for stage, row in names.items())
+            assert found[place] == pytest.approx(record["gap"], rel=1e-6)
+            observed += 1
+    assert observed  # both ends of the space at least
+
+
+def test_fine_tuning_is_held_against_the_teacher_and_against_new_weights(
+    finished_runs, photos, tmp_path, capsys
+):
+    argv = [*SHORT, "--seeds", "0", "--runs", str(finished_runs), "--out", str(tmp_path)]
+    argv += ["--test", str(photos), "--crop", "64", "--num_crops", "4", "--num_draws", "1"]
+    rows, _ = printed(capsys, "finetune", argv)
+    found = {row[0]: row for row in rows[2:]}
+    assert list(found) == ["teacher", "assembled, as selected", "fine-tuned", "from scratch"]
+    assert number(found["teacher"][2]) == 0
+    assert found["fine-tuned"][1] == found["from scratch"][1]  # the same architecture
+    assert number(found["fine-tuned"][2]) < number(found["from scratch"][2])
+    assert printed(capsys, "finetune", argv) == (rows, "")

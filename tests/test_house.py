@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 # floor meet only where `SHARED` says so.
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"files", "seeding", "config", "processes", "runs", "devices"},
+    {"files", "seeding", "config", "processes", "runs", "devices", "tasks"},
     {"diffusion"},
     {"models", "data"},
     {"train", "search", "deploy"},
@@ -43,12 +43,13 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 # Package -> where it may be imported; a name that ends in a slash is a folder.
 FENCES: dict[str, tuple[str, ...]] = {
     "diffusers": ("models/", "diffusion.py"),
-    "botorch": ("search/bayesopt.py",),
-    "gpytorch": ("search/bayesopt.py",),
+    "botorch": ("search/gp.py",),
+    "gpytorch": ("search/gp.py",),
     "onnx": ("deploy/",),
     "onnxruntime": ("deploy/",),
     "openvino": ("deploy/",),
     "accelerate": ("train/loop.py",),
+    "ray": ("tasks.py",),
     "torchvision": (),
 }
 
@@ -230,7 +231,7 @@ def test_only_main_takes_every_error():
     assert blind == [("cli.py", "main")]
 
 
-HEAVY = ("torch", "diffusers", "onnxruntime", "botorch", "accelerate")
+HEAVY = ("torch", "diffusers", "onnxruntime", "botorch", "accelerate", "ray")
 LOADED_BY = f"""
 import sys
 from tocsr.cli import main

@@ -3,6 +3,7 @@ import re
 import pytest
 from micro import micro_config
 
+from tocsr.options import read_config
 from tocsr.plans import plan, plan_phase
 
 KEPT = {
@@ -70,3 +71,39 @@ def test_a_frozen_pass_is_told_apart_where_there_is_one(tmp_path):
         "without gradients"
         not in plan("pretrain", micro_config("pretrain", tmp_path))["trainings"]["vae"]
     )
+
+
+def test_a_search_is_told_of_architectures_of_the_papers_size(tmp_path):
+    config = read_config("search", ["--preset=paper", f"--runs={tmp_path}"])[0]
+    rows = plan("search", config)["architectures at 512 x 512"]
+    counted = {
+        name: re.match(r"([\d,]+) parameters, ([\d.]+) GMACs: E1 ", row)
+        for name, row in rows.items()
+        if name != "number"
+    }
+    fitting = [
+        name
+        for name, match in counted.items()
+        if int(match[1].replace(",", "")) <= 130_000_000 and float(match[2]) <= 143
+    ]
+    assert "nearest to 130,000,000 parameters" in fitting
+    assert "fewest GMACs with 95% of them or more" in fitting
+    assert int(rows["number"].replace(",", "")) > 100_000
+
+
+def test_a_calibration_says_how_many_surrogates_it_trains(tmp_path):
+    config = micro_config("calibrate", tmp_path)
+    result = plan("calibrate", config)
+    names = [name for row in result["library"].values() for name in row.split(", ")]
+    num = sum(not name.startswith("teacher ") for name in names)
+    assert result["surrogates"]["number"].startswith(f"{num}, ")
+
+
+@pytest.mark.parametrize("group_params", [0, 100_000])
+def test_surrogates_that_train_in_groups_take_less_memory_at_once(group_params, tmp_path):
+    config = micro_config("calibrate", tmp_path, f"--group_params={group_params}")
+    rows = plan("calibrate", config)["surrogates"]
+    everything = int(rows["number"].split()[1].replace(",", ""))
+    assert everything > 100_000
+    together = f"{16 * (group_params or everything) / 2**20:.1f} MiB"
+    assert rows["memory"].startswith(f"at most {together} of weights, moments and averages")

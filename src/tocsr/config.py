@@ -14,6 +14,8 @@ import yaml
 from tocsr.errors import TocsrError, did_you_mean
 
 PRESETS = Path(__file__).parent / "presets"
+DEGRADATIONS = Path(__file__).parent / "assets" / "degradations"
+BICUBIC = "bicubic"  # the degradation that needs no settings
 
 
 def require(holds: bool, message: str, hint: str = "") -> None:
@@ -162,23 +164,40 @@ class DataConfig:
         require(self.align >= 1, f"data.align must be at least 1 pixel, got {self.align}")
 
 
+def check_degradation(name: str, option: str) -> None:
+    """Raises a usage error unless a degradation ships under this name or a YAML file has it."""
+    shipped = [BICUBIC, *(path.stem for path in DEGRADATIONS.glob("*.yaml"))]
+    require(
+        name in shipped or (Path(name).suffix in (".yaml", ".yml") and Path(name).is_file()),
+        f"{option}: no degradation and no YAML file is called '{name}'",
+        did_you_mean(name, shipped),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
     """What the network restores.
 
     Args:
         upscale: Factor between the low- and the high-resolution side.
-        degradation: How a low-resolution image is made from a photo.
+        degradation: How a low-resolution image is made from a photo: bicubic, or of second order:
+            hard (Real-ESRGAN's), mild (StableSR's), or as a YAML file says.
     """
 
     upscale: int = 4
-    degradation: Literal["bicubic"] = "bicubic"
+    degradation: str = BICUBIC
 
     def __post_init__(self) -> None:
         # crops are multiples of 64 pixels, and a factor must divide them
         require(
             self.upscale in (1, 2, 4, 8), f"task.upscale must be 1, 2, 4 or 8, got {self.upscale}"
         )
+        check_degradation(self.degradation, "task.degradation")
+
+    @property
+    def degradation_name(self) -> str:
+        """What a model says it was trained on: a shipped name, or the name of a file."""
+        return Path(self.degradation).stem
 
 
 def preset_folder(preset: str) -> Path:

@@ -45,6 +45,9 @@ _MAY_CHANGE = {
     "checkpoint_every",
     "gradient_checkpointing",
     "tensorboard",
+    "workers",
+    "ray",
+    "group_params",
 }
 
 

@@ -14,18 +14,14 @@ from tocsr.models.compact import (
     from_base_unet,
     num_params,
     rebuilt,
-    surrogate_library,
 )
 from tocsr.models.cost import model_params
 from tocsr.models.folders import WEIGHTS, load_surrogates, load_unet
+from tocsr.models.library import surrogate_library
 from tocsr.models.sr import with_condition
 from tocsr.models.stages import unet_stages
-from tocsr.models.surrogates import (
-    SurrogateStage,
-    computing_blocks,
-    init_from_teacher_,
-    is_local,
-)
+from tocsr.models.surrogate_starts import init_from_teacher_
+from tocsr.models.surrogates import SurrogateStage, computing_blocks, is_local
 from tocsr.models.variants import LIBRARY, TEACHER, find_variant
 
 BASE = {
@@ -187,23 +183,57 @@ def test_a_local_library_has_only_rows_with_a_bounded_receptive_field(pixel_teac
             assert is_local(SurrogateStage(stage, row, pixel_teacher.facts))
 
 
-@pytest.mark.parametrize("local_teacher", [True, False], ids=["pixel", "group"])
-def test_locality_is_what_a_distant_pixel_shows(local_teacher, teacher, pixel_teacher):
-    unet = rebuilt(
-        pixel_teacher if local_teacher else teacher,
-        variants={stage.name: "r1-full-full" for stage in STAGES},
-    ).eval()
-    wide = torch.randn(1, 4, 16, 512, generator=torch.Generator().manual_seed(3))
-    other = wide.clone()
-    other[..., 500:] += 1
-    with torch.no_grad():
-        same = torch.equal(unet(wide, 10)[..., :16], unet(other, 10)[..., :16])
-    assert unet.is_local == same == local_teacher
+PLAIN = {stage.name: "r1-full-full" for stage in STAGES}
+WINDOWED = PLAIN | {"E1": "r1-full-self16-full", "E2": "r1-full-self16-full"}
+WINDOWED |= {"D3": "r1-full-self16-separable", "D1": "r1-full-self16-separable"}
+WIDE = torch.randn(1, 4, 16, 512, generator=torch.Generator().manual_seed(3))
+
+
+def scrambled(unet: CompactUNet) -> CompactUNet:
+    """Every part has an effect: what starts at zero does not."""
+    torch.manual_seed(0)
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return unet.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    ("variants", "local_teacher", "local"),
+    [
+        (PLAIN, True, True),
+        (PLAIN, False, False),
+        (WINDOWED, True, True),
+        (WINDOWED, False, False),
+        (PLAIN | {"E1": "r1-full-self-full"}, True, False),
+    ],
+    ids=["pixel", "group", "windows, pixel", "windows, group", "attention, pixel"],
+)
+def test_locality_is_what_a_distant_pixel_shows(
+    variants, local_teacher, local, teacher, pixel_teacher
+):
+    unet = scrambled(rebuilt(pixel_teacher if local_teacher else teacher, variants=variants))
+    other = WIDE.clone()
+    other[:, 0, :, 500:] += 1
+    same = torch.equal(unet(WIDE, 10)[..., :16], unet(other, 10)[..., :16])
+    assert unet.is_local == same == local
+
+
+def test_a_crop_that_begins_at_the_size_multiple_is_computed_as_in_the_whole(pixel_teacher):
+    unet = scrambled(rebuilt(pixel_teacher, variants=WINDOWED))
+    assert unet.size_multiple == 16
+    assert rebuilt(pixel_teacher, variants=PLAIN).size_multiple == 8
+    whole = unet(WIDE, 10)[..., 240:272]  # far from both ends of both crops
+    for start, alike in ((64, True), (72, False)):
+        part = unet(WIDE[..., start : start + 384], 10)[..., 240 - start : 272 - start]
+        # convolutions of other widths may sum in another order
+        assert torch.allclose(part, whole, rtol=0, atol=1e-4) == alike
 
 
 def candidate_with_surrogates(teacher) -> tuple[CompactUNet, dict]:
     torch.manual_seed(1)
-    choice = {stage.name: LIBRARY[stage.kind][2].name for stage in STAGES[:5]}
+    rows = ["r2-full-inner2-full", "r1-full-self16-full", "r1-full-full-pixel"]
+    rows += ["r1-full-inner4-separable", "r1-full-self16-separable"]
+    choice = dict(zip((stage.name for stage in STAGES[:5]), rows, strict=True))
     surrogates = {
         f"{stage.name}/{choice[stage.name]}": SurrogateStage(
             stage, find_variant(stage.kind, choice[stage.name]), teacher.facts

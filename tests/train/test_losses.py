@@ -43,8 +43,8 @@ def test_a_student_that_says_what_the_teacher_says_has_no_loss():
 
 def test_the_condition_is_the_degraded_photo_upsampled_and_encoded(vae):
     task = TaskConfig(upscale=2)
-    expected = lr_to_latents(vae, degrade(BATCH.images, 2, "bicubic"), 2)
-    assert torch.equal(lr_latents(vae, BATCH.images, task), expected)
+    expected = lr_to_latents(vae, degrade(BATCH.images, 2, "bicubic", 0, [0, 1]), 2)
+    assert torch.equal(lr_latents(vae, BATCH.images, task, 0, [0, 1]), expected)
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -66,7 +66,7 @@ def test_the_targets_are_what_the_multi_step_teacher_samples(tmp_path, vae, sr_u
     from tocsr.data.images import PhotoCrops
 
     image = PhotoCrops(config.data, config.seed, 8)[3][0][None]
-    lr = lr_latents(vae, image, config.task)
+    lr = lr_latents(vae, image, config.task, config.seed, [3])
     noise = start_noise(lr, config.seed, [3])
     sampled = ddim_sample(conditioned(sr_unet, lr), NoiseSchedule(), noise, 2, config.clip)
     # float16 on disk, and batches of another size
@@ -78,7 +78,8 @@ def test_the_clean_student_that_adds_nothing_is_as_far_as_the_condition(tmp_path
     sr_unet = with_prediction(sr_unet, "clean")
     targets = torch.randn(2, 16, 8, 8)
     loss = student_loss(config, sr_unet, vae, NoiseSchedule(), targets, BATCH)["loss"]
-    expected = (lr_latents(vae, BATCH.images, config.task) - targets).square().mean()
+    lr = lr_latents(vae, BATCH.images, config.task, config.seed, BATCH.indices)
+    expected = (lr - targets).square().mean()
     torch.testing.assert_close(loss, expected)
 
 

@@ -18,6 +18,7 @@ from tocsr.train import expand_vae, finetune
 
 RUN = {".lock", "config.yaml", "metrics.jsonl", "result.json"}
 MODEL = {"config.json", "diffusion_pytorch_model.safetensors"}
+PLAIN = {".lock", "config.yaml", "result.json"}
 FILES = {
     "pretrain": {
         ".lock",
@@ -31,8 +32,8 @@ FILES = {
     },
     "expand-vae": {*RUN, *(f"vae/{file}" for file in MODEL)},
     "expand-unet": {*RUN, *(f"{net}/{file}" for net in ("vae", "unet") for file in MODEL)},
-    "select": {".lock", "config.yaml", "result.json", *(f"unet/{file}" for file in MODEL)},
-    "search": {".lock", "config.yaml", "result.json", "ledger.jsonl"},
+    "select": {*PLAIN, "front.png", *(f"unet/{file}" for file in MODEL)},
+    "search": {*PLAIN, "ledger.jsonl", "front.json", "front.png", "table.md"},
     "finetune": {*RUN, *(f"unet/{file}" for file in MODEL)},
     "train-sr": {*RUN, *(f"unet/{file}" for file in MODEL)},
     "distill": {

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from tocsr.config import require
+from tocsr.config import check_degradation, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +52,14 @@ class ProfileConfig:
     """Counts parameters and GMACs of encoder, U-Net, decoder and whole.
 
     Args:
-        preset: Preset whose base and expanded networks are counted, without weights.
+        preset: Preset whose base and expanded networks are counted, without weights, and every
+            block of the library that its search chooses from.
         model: Folder of a finished model to count instead.
         pixels: Side of the result that the GMACs are for.
+        budget: Parameters of the U-Net, near which architectures of the preset's library are
+            looked for; by default what the preset's select says.
+        draw: PNG or WebP file to draw the finished model's architecture to, or else the one nearest
+            the budget: the U of stages, with what each one's block costs beside the teacher's.
     """
 
     verb: ClassVar[str] = "profile"
@@ -62,8 +67,17 @@ class ProfileConfig:
     preset: str = "tiny"
     model: Path | None = None
     pixels: int = 512
+    budget: int | None = None
+    draw: Path | None = None
 
     def __post_init__(self) -> None:
+        require(
+            self.budget is None or self.budget > 0, f"budget must be above 0, got {self.budget}"
+        )
+        require(
+            self.draw is None or self.draw.suffix in (".png", ".webp"),
+            f"draw must name a .png or .webp file, got {self.draw}",
+        )
         require(
             self.pixels > 0 and self.pixels % 64 == 0,
             f"pixels must be a positive multiple of 64, got {self.pixels}",
@@ -83,3 +97,42 @@ class ExportConfig:
 
     model: Path = Path("runs/tiny/distill/model")
     output: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class DegradeConfig:
+    """Makes pairs for training and evaluation: photos, and low-resolution images of them.
+
+    Args:
+        inputs: Photos (PNG, JPEG, WebP), or folders that are searched with their subfolders.
+        output: (-o) Folder to write: lr/NAME.png, hr/NAME.png, input folders mirrored in both,
+            preview.png with some of the pairs, and pairs.json, which says how they were made.
+        degradation: How: bicubic, or of second order: hard (Real-ESRGAN's), mild (StableSR's), or
+            as a YAML file says.
+        factor: Between the sides of a photo and its low-resolution image. A photo whose sides are
+            no multiples loses its last rows and columns.
+        seed: With a photo's name it decides what is drawn for it, whatever other photos there are.
+        overwrite: Makes pairs anew that are already there, instead of skipping them.
+        num_threads: CPU threads; 0 takes all cores.
+    """
+
+    verb: ClassVar[str] = "degrade"
+
+    inputs: list[Path] = field(metadata={"positional": True})
+    output: Path = field(metadata={"short": "-o"})
+    degradation: str = "bicubic"
+    factor: int = 4
+    seed: int = 0
+    overwrite: bool = False
+    num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        require(len(self.inputs) > 0, "degrade needs at least one photo or folder of photos")
+        check_degradation(self.degradation, "degradation")
+        require(self.factor >= 1, f"factor must be at least 1, got {self.factor}")
+        require(
+            not self.output.is_file(), f"output must be a folder to write, {self.output} is a file"
+        )
+        for name in ("seed", "num_threads"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must be at least 0, got {value}")

@@ -6,7 +6,7 @@ another network without a word. So this class registers what it is made of.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,17 +15,11 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from tocsr.models.base import AlignedModel
+from tocsr.models.layers import load_matching_, replace_group_norms_
 from tocsr.models.stages import Stage, unet_stages
-from tocsr.models.surrogates import (
-    SurrogateStage,
-    TeacherStage,
-    is_local,
-    load_matching_,
-    replace_group_norms_,
-    takes_context,
-)
+from tocsr.models.surrogates import SurrogateStage, TeacherStage, is_local, takes_context
 from tocsr.models.unet import first_and_last, latent_adapter
-from tocsr.models.variants import LIBRARY, TEACHER, find_variant
+from tocsr.models.variants import TEACHER, find_variant
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,8 +95,17 @@ class CompactUNet(AlignedModel, ConfigMixin):
 
     @property
     def size_multiple(self) -> int:
-        """What the latent's height and width must be multiples of."""
-        return max(port.stride for stage in self.stage_table for port in stage.outputs)
+        """What the latent's height and width must be multiples of, and where a tile may begin.
+
+        A network of this many strides, and of windows as large as this, is the same from there on.
+        """
+        strides = [port.stride for stage in self.stage_table for port in stage.outputs]
+        rows = [
+            find_variant(stage.kind, self.variants[stage.name])
+            for stage in self.stage_table
+            if self.variants[stage.name] != TEACHER
+        ]
+        return math.lcm(*strides, *(row.reach for row in rows if row.reach))
 
     @property
     def variants(self) -> dict[str, str]:
@@ -220,34 +223,6 @@ def assembled(
         own = teacher.stages[stage]
         unet.stages[stage] = own if variant == TEACHER else surrogates[f"{stage}/{variant}"]
     return unet
-
-
-def surrogate_library(teacher: CompactUNet, local_only: bool = False) -> dict[str, list[str]]:
-    """B_i for every stage: the names of its variants, the identity row first (Eq. 6).
-
-    A row counts where it has fewer parameters than the teacher's block.
-
-    Args:
-        teacher: The U-Net whose stages are to be replaced.
-        local_only: Keeps only rows whose receptive field is bounded; the identity row may go too.
-    """
-    library = {}
-    for stage in teacher.stage_table:
-        own = teacher.stages[stage.name]
-        most = num_params(own)
-        names = [TEACHER] if is_local(own) or not local_only else []
-        seen = set()
-        for variant in LIBRARY[stage.kind]:
-            effective = variant if stage.resamples else replace(variant, sampler="full")
-            if effective in seen:  # differs by a sampler that this stage does not have
-                continue
-            seen.add(effective)
-            with torch.device("meta"):
-                block = SurrogateStage(stage, variant, teacher.facts)
-            if num_params(block) < most and (is_local(block) or not local_only):
-                names.append(variant.name)
-        library[stage.name] = names
-    return library
 
 
 def num_params(module: nn.Module) -> int:

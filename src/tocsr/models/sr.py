@@ -16,7 +16,7 @@ from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import read_json, write_json
 from tocsr.models.compact import CompactUNet, rebuilt
 from tocsr.models.folders import load_unet, load_vae
-from tocsr.models.surrogates import zero_last_
+from tocsr.models.layers import zero_last_
 from tocsr.models.vae import (
     LATENT_STRIDE,
     Autoencoder,

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from tocsr.models.attention import SelfAttention, TeacherAttention
+from tocsr.models.layers import Recomputing, make_norm, zero_last_
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from tocsr.models.stages import Stage, StageKind
     from tocsr.models.variants import Variant
@@ -24,65 +26,18 @@ if TYPE_CHECKING:
 BOTTLENECK_RATIO = 4
 
 
-class PixelNorm(nn.Module):
-    """Layer normalisation over the channels of each pixel, so that no pixel sees another one.
-
-    Not in the paper: group normalisation sees the whole image, so a tile would differ from the
-    image it is cut from.
-
-    Shape:
-        (B, channels, h, w) -> the same.
-    """
-
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.movedim(1, -1)
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).movedim(-1, 1)
-
-
-def replace_group_norms_(module: nn.Module) -> None:
-    """Puts a `PixelNorm` in the place of every `GroupNorm`, weights kept."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.GroupNorm):
-            norm = PixelNorm(child.num_channels, child.eps)
-            norm.load_state_dict(child.state_dict(), assign=True)
-            setattr(module, name, norm)
-        else:
-            replace_group_norms_(child)
-
-
 def is_local(module: nn.Module) -> bool:
     """Whether each output pixel depends on a bounded neighbourhood only."""
-    return not any(
-        isinstance(part, nn.GroupNorm | Attention | BasicTransformerBlock)
-        for part in module.modules()
-    )
+    if isinstance(module, SelfAttention) and module.window:
+        return is_local(module.norm)
+    if isinstance(module, nn.GroupNorm | Attention | BasicTransformerBlock):
+        return False
+    return all(is_local(part) for part in module.children())
 
 
 def takes_context(module: nn.Module) -> bool:
     """Whether the condition c enters somewhere: only transformers attend to it."""
     return any(isinstance(part, BasicTransformerBlock) for part in module.modules())
-
-
-class Recomputing(nn.Module):
-    """A module whose parts may be computed again in the backward pass instead of being kept.
-
-    The attributes are those that diffusers' `enable_gradient_checkpointing` looks for and sets.
-    """
-
-    gradient_checkpointing = False
-    _gradient_checkpointing_func: Callable[..., Tensor]
-
-    def recomputed(self, part: nn.Module, *args: Any) -> Tensor:
-        """`part(*args)`, of which only the arguments are kept where checkpointing is enabled."""
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(part, *args)
-        return part(*args)
 
 
 class TeacherStage(nn.Module):
@@ -136,28 +91,27 @@ def _conv(kind: str, in_channels: int, out_channels: int, stride: int = 1) -> nn
     raise ValueError(f"conv must be full, bottleneck or separable, got {kind}")
 
 
-def _norm(kind: str, channels: int, groups: int, eps: float) -> nn.Module:
-    return PixelNorm(channels, eps) if kind == "pixel" else nn.GroupNorm(groups, channels, eps)
-
-
 class ResidualBlock(nn.Module):
     """A time-conditioned residual block; with full convolutions, the teacher's `ResnetBlock2D`.
 
-    Its parts carry the names of diffusers' block, so that weights of equal shape carry over. What
-    does not carry over starts as the shortcut alone.
+    Its parts carry the names of diffusers' block, so that weights of equal shape carry over. As
+    constructed it is its shortcut alone.
+
+    Shape:
+        (B, in, h, w), time embedding (B, 4 c_0) -> (B, out, h, w).
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, variant: Variant, base: Mapping[str, Any]
     ) -> None:
         super().__init__()
-        norm = base["norm"] if variant.norm == "base" else variant.norm
-        groups, eps = base["norm_num_groups"], base["norm_eps"]
-        self.norm1 = _norm(norm, in_channels, groups, eps)
-        self.conv1 = _conv(variant.conv, in_channels, out_channels)
-        self.time_emb_proj = nn.Linear(4 * base["block_out_channels"][0], out_channels)
-        self.norm2 = _norm(norm, out_channels, groups, eps)
-        self.conv2 = _conv(variant.conv, out_channels, out_channels)
+        norm, groups, eps = own_norm(variant, base), base["norm_num_groups"], base["norm_eps"]
+        inner = max(out_channels // variant.inner, 1)
+        self.norm1 = make_norm(norm, in_channels, groups, eps)
+        self.conv1 = _conv(variant.conv, in_channels, inner)
+        self.time_emb_proj = nn.Linear(4 * base["block_out_channels"][0], inner)
+        self.norm2 = make_norm(norm, inner, groups, eps)
+        self.conv2 = _conv(variant.conv, inner, out_channels)
         self.conv_shortcut = _shortcut(in_channels, out_channels)
         zero_last_(self.conv2)
 
@@ -179,64 +133,30 @@ class Shortcut(nn.Module):
         return self.conv_shortcut(x)
 
 
-def zero_last_(module: nn.Module) -> None:
-    """Sets the last convolution or linear layer in a module to zero."""
-    last = [part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)][-1]
-    nn.init.zeros_(last.weight)
-    if last.bias is not None:
-        nn.init.zeros_(last.bias)
-
-
 def _shortcut(in_channels: int, out_channels: int) -> nn.Module:
     same = in_channels == out_channels
     return nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1)
 
 
-class SelfAttention(nn.Module):
-    """Self-attention over all pixels, added to its input and nothing at first, (B, c, h, w)."""
-
-    def __init__(self, channels: int, base: Mapping[str, Any]) -> None:
-        super().__init__()
-        norm, groups, eps = base["norm"], base["norm_num_groups"], base["norm_eps"]
-        self.norm = _norm(norm, channels, groups, eps)
-        heads = base["attention_head_dim"]  # diffusers' name for the number of heads
-        self.attention = Attention(channels, heads=heads, dim_head=channels // heads)
-        zero_last_(self.attention.to_out)
-
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, h w, c)
-        return x + self.attention(tokens).transpose(1, 2).unflatten(2, x.shape[2:])
+def own_norm(variant: Variant, base: Mapping[str, Any]) -> str:
+    """The normalisation of a variant's blocks: group or pixel."""
+    return base["norm"] if variant.norm == "base" else variant.norm
 
 
-class TeacherAttention(nn.Module):
-    """The teacher's own transformer: self-attention, cross-attention and feed-forward."""
-
-    def __init__(self, channels: int, base: Mapping[str, Any]) -> None:
-        super().__init__()
-        heads = base["attention_head_dim"]
-        self.transformer = Transformer2DModel(
-            heads,
-            channels // heads,
-            in_channels=channels,
-            norm_num_groups=base["norm_num_groups"],
-            cross_attention_dim=base["cross_attention_dim"],
-        )
-        if base["norm"] == "pixel":
-            replace_group_norms_(self.transformer)
-
-    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self.transformer(x, encoder_hidden_states=context, return_dict=False)[0]
-
-
-def _attention(kind: str, channels: int, base: Mapping[str, Any]) -> nn.Module | None:
-    match kind:
+def _attention(
+    variant: Variant, channels: int, stride: int, base: Mapping[str, Any]
+) -> nn.Module | None:
+    """What a variant says follows a residual block, at a stride in latent pixels."""
+    norm = own_norm(variant, base)
+    match variant.attention:
         case "none":
             return None
         case "self":
-            return SelfAttention(channels, base)
+            window = max(variant.reach // stride, 1) if variant.reach else 0
+            return SelfAttention(channels, base, norm, window)
         case "teacher":
-            return TeacherAttention(channels, base)
-    raise ValueError(f"attention must be none, self or teacher, got {kind}")
+            return TeacherAttention(channels, base, norm)
+    raise ValueError(f"attention must be none, self or teacher, got {variant.attention}")
 
 
 class Resampler(nn.Module):
@@ -289,7 +209,7 @@ class SurrogateStage(Recomputing):
             taken = skips[-1 - j].channels if skips else 0
             if j in computing:
                 self.blocks.append(ResidualBlock(width + taken, out, variant, base))
-                if attention := _attention(variant.attention, out, base):
+                if attention := _attention(variant, out, features.stride, base):
                     self.attentions[str(j)] = attention
             else:
                 self.blocks.append(Shortcut(width + taken, out))
@@ -317,43 +237,3 @@ class SurrogateStage(Recomputing):
         if isinstance(attention, TeacherAttention):  # diffusers' transformer recomputes by itself
             return attention(h, context)
         return self.recomputed(attention, h, context)
-
-
-def init_from_teacher_(surrogate: SurrogateStage, teacher: Any) -> int:
-    """Copies the teacher's weights wherever a part of the surrogate has their name and shape.
-
-    The teacher is a `TeacherStage`; the residual blocks of a bottleneck start from its mid block.
-
-    Returns:
-        The number of parameters copied.
-    """
-    source: Any = teacher.blocks[1 if teacher.kind == "bottleneck" else 0]
-    attentions = getattr(source, "attentions", None)
-    last = teacher.blocks[-1]
-    samplers = getattr(last, "downsamplers", None) or getattr(last, "upsamplers", None)
-    pairs: list[tuple[nn.Module, nn.Module]] = list(
-        zip(surrogate.blocks, source.resnets, strict=False)
-    )
-    if attentions is not None:
-        pairs += [
-            (part.transformer, attentions[int(j)])
-            for j, part in surrogate.attentions.items()
-            if isinstance(part, TeacherAttention)
-        ]
-    if surrogate.sampler is not None and samplers:
-        pairs.append((surrogate.sampler, samplers[0]))
-    return sum(load_matching_(part, source) for part, source in pairs)
-
-
-@torch.no_grad()
-def load_matching_(module: nn.Module, source: nn.Module) -> int:
-    """Copies every parameter of `source` that `module` has by name and shape.
-
-    Returns:
-        The number of values copied.
-    """
-    own, given = dict(module.named_parameters()), dict(source.named_parameters())
-    matching = [name for name, p in own.items() if name in given and given[name].shape == p.shape]
-    for name in matching:
-        own[name].copy_(given[name])
-    return sum(own[name].numel() for name in matching)

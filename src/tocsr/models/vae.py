@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tocsr.models.base import AlignedModel
-from tocsr.models.surrogates import Recomputing, load_matching_
+from tocsr.models.layers import Recomputing, load_matching_
 from tocsr.models.taesd import TinyAutoencoder
 
 PIXEL_SHUFFLE = 4  # the autoencoder's first layers work at 1/4 of the resolution

@@ -7,15 +7,16 @@ the width does not change) that the teacher's residual block adds its result to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from tocsr.errors import TocsrError, did_you_mean
 
 if TYPE_CHECKING:
-    from tocsr.models.stages import StageKind
+    from tocsr.models.stages import Stage, StageKind
 
 TEACHER = "teacher"  # the name of the identity row: the teacher's own block
+WINDOW = 16  # latent pixels along a side: 128 pixels of the image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,33 +26,75 @@ class Variant:
     Args:
         num_blocks: Residual blocks that compute, at most.
         conv: Their 3x3 convolutions: full, through 1/4 of the channels, or depthwise-separable.
-        attention: After each computing block: none, self-attention over the whole image, or the
-            teacher's own transformer (self, cross and feed-forward).
+        inner: Divides the channels between a block's two convolutions, 1, 2 or 4: pruning that
+            leaves the stage's shapes alone.
+        attention: After each computing block: none, self-attention alone, or the teacher's own
+            transformer (self, cross and feed-forward).
+        reach: How far self-attention sees: 0 for the whole image, or the side of the square
+            windows that it stays in, in latent pixels.
         sampler: Change of resolution at the end: the teacher's 3x3 convolution, a
             depthwise-separable one, or a 1x1 convolution on averaged or repeated pixels.
         norm: As in the base network, over groups of channels of the whole image, or per pixel.
+
+    Raises:
+        ValueError: A reach without self-attention, or an `inner` that is not listed.
     """
 
     num_blocks: int
     conv: Literal["full", "bottleneck", "separable"] = "full"
+    inner: Literal[1, 2, 4] = 1
     attention: Literal["none", "self", "teacher"] = "none"
+    reach: int = 0
     sampler: Literal["full", "separable", "pointwise"] = "full"
     norm: Literal["base", "group", "pixel"] = "base"
 
+    def __post_init__(self) -> None:
+        if self.inner not in (1, 2, 4):
+            raise ValueError(f"inner must be 1, 2 or 4, got {self.inner}")
+        if self.reach < 0 or (self.reach and self.attention != "self"):
+            raise ValueError(
+                "reach must be at least 0, and is for self-attention alone: got "
+                f"{self.reach} with attention {self.attention}"
+            )
+
     @property
     def name(self) -> str:
-        """A unique name made of the fields, such as `r1-separable-self-pointwise`."""
-        attention = "" if self.attention == "none" else f"-{self.attention}"
-        norm = "" if self.norm == "base" else f"-{self.norm}"
-        return f"r{self.num_blocks}-{self.conv}{attention}-{self.sampler}{norm}"
+        """A unique name made of the fields, such as `r1-full-inner2-self16-pointwise`."""
+        parts = [f"r{self.num_blocks}", self.conv]
+        if self.inner > 1:
+            parts.append(f"inner{self.inner}")
+        if self.attention != "none":
+            parts.append(f"{self.attention}{self.reach or ''}")
+        parts.append(self.sampler)
+        if self.norm != "base":
+            parts.append(self.norm)
+        return "-".join(parts)
+
+    def at(self, stage: Stage, norm: Literal["group", "pixel"]) -> Variant:
+        """The row with every field that makes no difference at a stage set to its default.
+
+        Rows that are equal here are the same block.
+
+        Args:
+            stage: Where it is to stand.
+            norm: The base network's normalisation.
+        """
+        sampler = self.sampler if stage.resamples else "full"
+        if not self.num_blocks:
+            return Variant(num_blocks=0, sampler=sampler)
+        most = self.num_blocks if stage.kind == "bottleneck" else stage.num_blocks
+        own = "base" if self.norm == norm else self.norm
+        return replace(self, num_blocks=min(self.num_blocks, most), sampler=sampler, norm=own)
 
 
-# As many rows as keep SD 1.5's seven stages below two million architectures.
 _ENCODER = (
     Variant(num_blocks=2),
+    Variant(num_blocks=2, inner=2),
     Variant(num_blocks=1, attention="teacher"),
     Variant(num_blocks=1, attention="self"),
+    Variant(num_blocks=1, attention="self", reach=WINDOW),
     Variant(num_blocks=1),
+    Variant(num_blocks=1, norm="pixel"),
     Variant(num_blocks=1, conv="bottleneck", sampler="pointwise"),
     Variant(num_blocks=1, conv="separable", sampler="separable"),
     Variant(num_blocks=0, sampler="pointwise"),
@@ -59,15 +102,21 @@ _ENCODER = (
 _BOTTLENECK = (
     Variant(num_blocks=2),
     Variant(num_blocks=1),
+    Variant(num_blocks=1, attention="self", sampler="separable"),
+    Variant(num_blocks=1, inner=4, sampler="separable"),
     Variant(num_blocks=1, conv="bottleneck", sampler="separable"),
     Variant(num_blocks=0, sampler="pointwise"),
 )
 _DECODER = (
     Variant(num_blocks=3),
+    Variant(num_blocks=3, inner=2),
     Variant(num_blocks=2),
     Variant(num_blocks=1, attention="teacher"),
+    Variant(num_blocks=1, attention="self", reach=WINDOW, sampler="separable"),
     Variant(num_blocks=1),
+    Variant(num_blocks=1, norm="pixel"),
     Variant(num_blocks=1, sampler="separable"),
+    Variant(num_blocks=2, inner=4, sampler="separable"),
     Variant(num_blocks=2, conv="bottleneck", sampler="separable"),
     Variant(num_blocks=1, conv="separable", sampler="pointwise"),
     Variant(num_blocks=0, sampler="pointwise"),

@@ -1,86 +1,191 @@
-"""search: the smallest faithful candidate for each tolerance of a grid (paper 3.2.3)."""
+"""search: the smallest faithful candidate for each tolerance of a grid (paper 3.2.3).
+
+```
+runs/tiny/search/
+  ledger.jsonl     one line per evaluation
+  latency.json     what was measured of each block, where latency is the objective
+  front.json       the lines of the ledger that no other one beats in cost and gap
+  front.png        cost and gap of all candidates, the front, the tolerances and their winners
+  table.md         the winners, like the paper's table S6
+```
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tocsr.devices import pick_device
-from tocsr.errors import TocsrError
-from tocsr.files import append_json_line, read_json_lines
-from tocsr.models.compact import assembled
-from tocsr.models.cost import stage_params
-from tocsr.models.folders import load_surrogates, load_unet, load_vae
+from tocsr.files import read_json, write_json, write_text
+from tocsr.models.folders import load_unet
+from tocsr.models.library import library_costs
 from tocsr.models.variants import TEACHER
 from tocsr.processes import from_main
 from tocsr.runs import phase, require_result
-from tocsr.search.bayesopt import Candidate, SearchSpace, optimize
-from tocsr.search.fidelity import Targets, capture_targets, objectives, teacher_power
+from tocsr.search.bayesopt import optimize
+from tocsr.search.evaluation import (
+    as_settings,
+    draw_features,
+    forget,
+    measure,
+    measure_power,
+    networks,
+)
+from tocsr.search.frechet import frechet_distance
+from tocsr.search.front import optimize_front
+from tocsr.search.latency import measured_latency
+from tocsr.search.ledger import Ledger
+from tocsr.search.objectives import OBJECTIVES, PIXELS, Costs
+from tocsr.search.outcome import draw_front, front_of, latency_note, winners_of
+from tocsr.search.space import SearchSpace, cheapest_feasible
+from tocsr.search.table import winners_table
+from tocsr.tasks import executor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from tocsr.models.compact import CompactUNet
+    from torch import Tensor
+
     from tocsr.runs import Report, Run
     from tocsr.search.configs import SearchConfig
-
-Library = dict[str, list[str]]  # stage -> its variants' names
+    from tocsr.search.objectives import Library
+    from tocsr.search.space import Candidate
+    from tocsr.tasks import Executor
 
 
 def search_space(
-    teacher: CompactUNet, library: Library, surrogates: Mapping[str, Any]
+    costs: Costs, objective: str, library: Library, surrogates: Mapping[str, Any]
 ) -> SearchSpace:
-    """The parameters of every variant of every stage, in the order of the library (Eq. 10)."""
-    own = stage_params(teacher)
-    costs = tuple(
+    """The costs (Eq. 10) and held-out losses (Eq. 8) of every variant of every stage.
+
+    Args:
+        costs: Of the library.
+        objective: Which of them count.
+        library: Stage -> variants.
+        surrogates: `stage/variant` -> what calibrate says of it.
+    """
+    proxies = tuple(
         tuple(
-            float(own[stage] if name == TEACHER else surrogates[f"{stage}/{name}"]["params"])
+            0.0 if name == TEACHER else surrogates[f"{stage}/{name}"]["heldout_loss"]
             for name in names
         )
         for stage, names in library.items()
     )
-    return SearchSpace(costs)
+    return SearchSpace(costs.by_stage(objective), proxies=proxies)
 
 
-def named(library: Library, candidate: Candidate) -> dict[str, str]:
-    """A candidate's choices by name, stage -> variant."""
-    return {
-        stage: names[choice]
-        for (stage, names), choice in zip(library.items(), candidate, strict=True)
-    }
+def block_costs(config: SearchConfig, settings: bytes, folder: Path, library: Library) -> Costs:
+    """What every block costs.
 
-
-def read_ledger(path: Path, library: Library) -> dict[Candidate, dict[str, Any]]:
-    """The ledger's lines by candidate, in the order of observing.
-
-    Raises:
-        TocsrError: The ledger is of another library.
+    Latency is measured once and kept, so that a search that goes on has the numbers it began with.
     """
-    records = {}
-    for record in read_json_lines(path):
-        choice = record["candidate"]
-        if any(choice.get(stage) not in names for stage, names in library.items()):
-            raise TocsrError(
-                f"{path} was made with other surrogates than calibrate now has",
-                "remove the search folder, or name another --runs folder",
+    counted = library_costs(load_unet(config.runs / "expand-unet" / "unet"), library, PIXELS)
+    if config.objective != "latency":
+        return Costs(counted)
+    path = folder / "latency.json"
+    if not path.exists():
+        nets = networks(settings)
+        pixels, rounds = config.latency_pixels, config.latency_rounds
+        times = measured_latency(nets.teacher, nets.surrogates, library, pixels, rounds)
+        write_json(path, times)
+    return Costs(counted, read_json(path)["median_ms"])
+
+
+@dataclass
+class Search:
+    """One search under way.
+
+    Args:
+        config: What it was told.
+        space: What it chooses from.
+        costs: What candidates cost.
+        ledger: What was observed.
+        pool: Evaluates.
+        settings: The configuration as the tasks of the pool take it.
+        report: Receives progress.
+    """
+
+    config: SearchConfig
+    space: SearchSpace
+    costs: Costs
+    ledger: Ledger
+    pool: Executor
+    settings: bytes
+    report: Report
+
+    def run(self, teacher_power: float) -> None:
+        """Observes what the optimiser chooses; each evaluation is on disk before the next."""
+        evaluate = partial(self.evaluated, teacher_power)
+        config, known = self.config, self.ledger.gaps
+        if config.mode == "front":
+            optimize_front(
+                self.space,
+                evaluate,
+                config.num_initial,
+                config.num_iterations,
+                config.seed,
+                observations=known,
+                num_parallel=config.num_parallel,
             )
-        records[tuple(names.index(choice[stage]) for stage, names in library.items())] = record
-    return records
+        else:
+            optimize(
+                self.space,
+                evaluate,
+                config.tolerances,
+                config.num_initial,
+                config.num_iterations,
+                config.seed,
+                observations=known,
+                num_parallel=config.num_parallel,
+            )
 
+    def evaluated(
+        self, teacher_power: float, candidates: Sequence[Candidate]
+    ) -> Iterator[tuple[Candidate, float]]:
+        """Candidates and their gaps as they finish; in order, so that neighbours share most."""
+        ordered = sorted(candidates)
+        work = partial(measure, self.settings, self.abandon_above)
+        choices = [self.ledger.named(candidate) for candidate in ordered]
+        for index, measured in self.pool.map(work, choices):
+            candidate = ordered[index]
+            self.ledger.add_(candidate, self.costs.of(choices[index]), measured, teacher_power)
+            done, total = len(self.ledger.records), self.config.num_evaluations
+            self.report("search", done, max(done, total), self.incumbents())
+            yield candidate, measured.gap
 
-def _inputs(
-    config: SearchConfig, names: Iterable[str]
-) -> tuple[CompactUNet, dict[str, Any], list[Targets]]:
-    """The teacher, the calibrated surrogates of these names, and the calibration set."""
-    device = pick_device(config.device, config.num_threads)
-    folder = config.runs / "expand-unet"
-    teacher = load_unet(folder / "unet").to(device).requires_grad_(False)
-    vae = load_vae(folder / "vae").to(device).requires_grad_(False)
-    surrogates = load_surrogates(teacher, config.runs / "calibrate" / "surrogates", names)
-    targets = capture_targets(
-        teacher, vae, config.data, config.num_samples, config.batch_size, config.seed
-    )
-    return teacher, surrogates, targets
+    @property
+    def abandon_above(self) -> float:
+        """The gap from which evaluating goes on for nothing."""
+        may = self.config.abandon and self.config.mode == "tolerances"
+        return max(self.config.tolerances) if may else math.inf
+
+    def incumbents(self) -> dict[str, float]:
+        """What the cheapest feasible candidate of each tolerance costs so far."""
+        key, gaps = OBJECTIVES[self.config.objective].key, self.ledger.gaps
+        best = {t: cheapest_feasible(self.space, gaps, t) for t in self.config.tolerances}
+        return {
+            f"{key} at {tolerance:g}": self.ledger.records[candidate][key]
+            for tolerance, candidate in best.items()
+            if candidate is not None
+        }
+
+    def add_frechet_(self, winners: list[dict[str, Any]]) -> None:
+        """Adds to each winner how far its samples are from the teacher's."""
+        teacher = dict.fromkeys(self.ledger.library, TEACHER)
+        choices = [teacher]
+        for winner in winners:
+            if winner["candidate"] not in choices:
+                choices.append(winner["candidate"])
+        features: dict[int, Tensor] = {}
+        for index, drawn in self.pool.map(partial(draw_features, self.settings), choices):
+            features[index] = drawn
+            self.report("samples", len(features), len(choices), {})
+        for winner in winners:
+            drawn = features[choices.index(winner["candidate"])]
+            winner["frechet_distance"] = frechet_distance(drawn, features[0])
 
 
 @phase
@@ -88,45 +193,31 @@ def _inputs(
 def run(config: SearchConfig, run: Run, report: Report) -> dict[str, Any]:
     """Evaluates candidates chosen by Bayesian optimisation; each is a line of `ledger.jsonl`."""
     calibrated = require_result(config, "calibrate")
-    library: Library = calibrated["library"]
-    teacher, surrogates, targets = _inputs(config, calibrated["surrogates"])
-    power, space = teacher_power(targets), search_space(teacher, library, calibrated["surrogates"])
-    total = config.num_initial + len(config.tolerances) * config.num_iterations
-    ledger = run.folder / "ledger.jsonl"
-    records = read_ledger(ledger, library)
-
-    def evaluate(candidate: Candidate) -> float:
-        choice = named(library, candidate)
-        params, gap = objectives(assembled(teacher, choice, surrogates), targets)
-        record = {"candidate": choice, "params": params, "gap": gap, "relative_gap": gap / power}
-        append_json_line(ledger, record)
-        records[candidate] = record
-        report("search", len(records), total, {"gap": gap})
-        return gap
-
-    found = optimize(
-        space,
-        evaluate,
-        config.tolerances,
-        config.num_initial,
-        config.num_iterations,
-        config.seed,
-        {candidate: record["gap"] for candidate, record in records.items()},
-    )
-    winners = [
-        {"tolerance": tolerance, **records[winner]}
-        for tolerance, winner in found.winners.items()
-        if winner is not None
-    ]
-    if not winners:
-        raise TocsrError(
-            f"no candidate has a gap of at most {max(config.tolerances)}; the least seen is "
-            f"{min(found.observations.values()):.4g}",
-            "raise tolerances, or calibrate longer",
-        )
-    return {
+    library, surrogates = calibrated["library"], calibrated["surrogates"]
+    settings = as_settings(config)
+    pick_device("cpu", config.num_threads)  # where the optimiser computes, whoever evaluates
+    costs = block_costs(config, settings, run.folder, library)
+    space = search_space(costs, config.objective, library, surrogates)
+    ledger = Ledger(run.folder / "ledger.jsonl", library)
+    try:
+        with executor(config.workers, config.ray) as pool:
+            search = Search(config, space, costs, ledger, pool, settings, report)
+            [(_, power)] = pool.map(partial(measure_power, settings), [None])
+            search.run(power)
+            winners = winners_of(config, space, ledger)
+            if config.num_frechet_samples:
+                search.add_frechet_(winners)
+    finally:
+        forget()
+    result = {
+        "objective": config.objective,
         "winners": winners,
-        "evaluations": len(found.observations),
+        "evaluations": len(ledger.records),
         "candidates": space.num_candidates,
         "teacher_power": power,
     }
+    table = winners_table(winners, surrogates, latency_note(run.folder))
+    write_text(run.folder / "table.md", table)
+    write_json(run.folder / "front.json", front_of(config, space, ledger))
+    draw_front(run.folder / "front.png", run.folder, ledger, result, config.tolerances)
+    return result

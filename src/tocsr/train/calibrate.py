@@ -1,187 +1,212 @@
-"""calibrate: every surrogate block alone, on the teacher's own features (paper 3.2.1)."""
+"""calibrate: every surrogate block alone, on the teacher's own features (paper 3.2.1).
+
+```
+runs/tiny/calibrate/
+  surrogates/E1/r1-full-full.safetensors    a finished surrogate
+  surrogates/E1/r1-full-full.json           what is known of it, written last
+  trainings/E1/r1-full-full/metrics.jsonl   its losses, each output's apart
+  trainings/E1/r1-full-full/checkpoint.safetensors   while it trains
+```
+"""
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import distributed
 
-from tocsr.data.images import PhotoCrops, batches
+from tocsr.config import require
 from tocsr.devices import pick_device
-from tocsr.diffusion import NoiseSchedule, add_noise, draws
-from tocsr.files import whole_file
-from tocsr.models.compact import num_params, surrogate_library
+from tocsr.files import read_json
+from tocsr.models.compact import num_params
 from tocsr.models.folders import load_unet, load_vae
-from tocsr.models.surrogates import SurrogateStage, init_from_teacher_
-from tocsr.models.vae import pixels_to_latents
+from tocsr.models.library import surrogate_library
+from tocsr.models.surrogate_starts import init_from_teacher_
+from tocsr.models.surrogates import SurrogateStage
 from tocsr.models.variants import TEACHER, find_variant
-from tocsr.processes import main_only
-from tocsr.runs import phase, require_result
+from tocsr.processes import from_main, num_processes
+from tocsr.runs import phase, require_result, silent
 from tocsr.seeding import derive_seed
-from tocsr.train.loop import fit
+from tocsr.tasks import executor
+from tocsr.train.features import teacher_features
+from tocsr.train.learner import Learner, facts_file, training_folder
+from tocsr.train.surrogate_training import GroupTraining, grouped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from tocsr.data.images import Batch
     from tocsr.models.compact import CompactUNet
     from tocsr.models.stages import Stage
     from tocsr.models.vae import Autoencoder
     from tocsr.runs import Report, Run
     from tocsr.train.configs import CalibrateConfig
 
-Record = dict[str, Tensor]  # port name -> features of the teacher
+Library = dict[str, list[str]]  # stage -> its variants' names
+Rows = dict[str, dict[str, Any]]  # `stage/variant` -> facts of a finished surrogate
 
 
-@torch.no_grad()
-def teacher_features(
-    teacher: CompactUNet, vae: Autoencoder, schedule: NoiseSchedule, batch: Batch, seed: int
-) -> Record:
-    """h_i and f_T of every stage i from one pass of the teacher, noise and timesteps by index."""
-    clean = pixels_to_latents(vae, batch.images)
-    noise, timestep = draws(schedule, clean, seed, batch.indices)
-    record: Record = {}
-    teacher(add_noise(schedule, clean, noise, timestep), timestep, record=record)
-    return record
+@dataclass(frozen=True)
+class Task:
+    """Surrogates that one process trains from the same passes of the teacher.
 
-
-def stage_outputs(block: nn.Module, stage: Stage, record: Record) -> list[Tensor]:
-    """f_k = B_i^k(h_i), h_i the teacher's own input to the stage, skips included (Eq. 7)."""
-    inputs = [record[port.name] for port in stage.inputs]
-    return block(inputs, record["time_embedding"], record.get("context"))
-
-
-def feature_distillation_loss(outputs: list[Tensor], targets: list[Tensor]) -> Tensor:
-    """L_i^k = E || f_T - f_k ||^2, the mean over a stage's outputs, skips too (Eq. 8).
-
-    Not in the paper: each output's error is divided by the power of the teacher's output, so that
-    no stage and no output drowns another; 0 is the teacher, 1 is what an output of zeros gets.
+    Args:
+        config: The phase.
+        names: `stage/variant` of each.
+        label: What the progress says.
+        place: Where relative paths begin.
     """
-    errors = [
-        (output.float() - target.float()).square().mean() / target.float().square().mean()
-        for output, target in zip(outputs, targets, strict=True)
-    ]
-    return torch.stack(errors).mean()
+
+    config: CalibrateConfig
+    names: tuple[str, ...]
+    label: str
+    place: Path
 
 
-def surrogate_losses(
-    surrogates: Mapping[str, nn.Module], stages: Mapping[str, Stage], record: Record
-) -> dict[str, Tensor]:
-    """Eq. 8 of every surrogate, named `stage/variant`; their sum trains each one alone.
+@dataclass(frozen=True)
+class Networks:
+    """What all surrogates learn from, frozen, on one device.
 
-    No parameter is in two terms, so the sum's gradient is each term's own, and AdamW keeps
-    parameters apart.
+    Args:
+        teacher: The expanded U-Net.
+        vae: Its autoencoder.
     """
-    losses = {}
-    for name, block in surrogates.items():
-        stage = stages[name.split("/")[0]]
-        targets = [record[port.name] for port in stage.outputs]
-        losses[name] = feature_distillation_loss(stage_outputs(block, stage, record), targets)
-    return {**losses, "loss": torch.stack(list(losses.values())).sum()}
+
+    teacher: CompactUNet
+    vae: Autoencoder
+
+    @classmethod
+    def load(cls, runs: Path, device: str, num_threads: int) -> Networks:
+        """Those of a finished expand-unet."""
+        place, folder = pick_device(device, num_threads), runs / "expand-unet"
+        unet, vae = load_unet(folder / "unet"), load_vae(folder / "vae")
+        return cls(*(network.to(place).requires_grad_(False) for network in (unet, vae)))
 
 
-def build_surrogates(teacher: CompactUNet, names: Mapping[str, list[str]]) -> dict[str, nn.Module]:
-    """New surrogates of the given stages, started from the teacher's weights where they fit."""
-    blocks: dict[str, nn.Module] = {}
-    for stage in teacher.stage_table:
-        for name in names.get(stage.name, []):
-            if name != TEACHER:
-                block = SurrogateStage(stage, find_variant(stage.kind, name), teacher.facts)
-                init_from_teacher_(block, teacher.stages[stage.name])
-                blocks[f"{stage.name}/{name}"] = block
-    return blocks
+def surrogate_names(library: Library) -> list[str]:
+    """`stage/variant` of every surrogate: the teacher's own blocks are none."""
+    return [f"{stage}/{name}" for stage, row in library.items() for name in row if name != TEACHER]
 
 
-@torch.no_grad()
-def heldout_losses(
-    config: CalibrateConfig,
-    teacher: CompactUNet,
-    vae: Autoencoder,
-    surrogates: Mapping[str, nn.Module],
-    device: torch.device,
-) -> dict[str, float]:
-    """Eq. 8 of every surrogate on crops of its own: other places in the photos, other noise."""
+def build_surrogate(teacher: CompactUNet, stage: Stage, variant: str, seed: int) -> SurrogateStage:
+    """A new surrogate on the CPU, a function of the seed and of its own name.
+
+    It starts from the teacher's weights where they fit.
+    """
+    torch.manual_seed(derive_seed(seed, f"{stage.name}/{variant}"))
+    block = SurrogateStage(stage, find_variant(stage.kind, variant), teacher.facts)
+    init_from_teacher_(block, teacher.stages[stage.name])
+    return block
+
+
+def train_surrogates(networks: Networks, report: Report, task: Task) -> Rows:
+    """Trains a group from where its checkpoints stand, and writes each surrogate of it."""
+    teacher, config = networks.teacher, task.config
     stages = {stage.name: stage for stage in teacher.stage_table}
-    seed, size = derive_seed(config.seed, "heldout"), min(config.num_heldout, 16)
-    data = PhotoCrops(config.data, seed, config.num_heldout)
-    sums: dict[str, float] = dict.fromkeys(surrogates, 0.0)
-    num = config.num_heldout // size
-    for batch in batches(data, size, range(num)):
-        record = teacher_features(teacher, vae, NoiseSchedule(), batch.to(device), seed)
-        losses = surrogate_losses(surrogates, stages, record)
-        sums = {name: total + float(losses[name]) / num for name, total in sums.items()}
-    return sums
+
+    def learner(name: str) -> Learner:
+        stage, variant = name.split("/")
+        block = build_surrogate(teacher, stages[stage], variant, config.seed)
+        return Learner(name, stages[stage], block.to(teacher.device), config, config.folder)
+
+    features = partial(teacher_features, teacher, networks.vae)
+    learners = map(learner, task.names)  # the group alone holds them, and lets go of them
+    GroupTraining(config, features, [*learners], teacher.device, report, task.label).run()
+    return {name: read_json(facts_file(config.folder, name)) for name in task.names}
 
 
-@main_only
-def _save_surrogate(run: Run, name: str, block: nn.Module) -> None:
-    with whole_file(run.folder / "surrogates" / f"{name}.safetensors") as part:
-        save_file({k: v.cpu().contiguous() for k, v in block.state_dict().items()}, part)
+_loaded = cache(Networks.load)  # once in the life of a worker
 
 
-def _calibrate_group(
-    config: CalibrateConfig,
-    teacher: CompactUNet,
-    vae: Autoencoder,
-    names: Mapping[str, list[str]],
-    run: Run,
-    device: torch.device,
-    report: Report,
-) -> dict[str, Any]:
-    """Trains the surrogates of a few stages together and saves each in a file of its own."""
-    part = run.sub("-".join(names))
-    if done := part.result():
-        return done
-    torch.manual_seed(derive_seed(config.seed, part.folder.name))
-    surrogates = {k: block.to(device) for k, block in build_surrogates(teacher, names).items()}
-    stages, schedule = {stage.name: stage for stage in teacher.stage_table}, NoiseSchedule()
+def train_apart(task: Task) -> Rows:
+    """The same in a worker, which has nothing but the task.
 
-    def loss(batch: Batch) -> dict[str, Tensor]:
-        record = teacher_features(teacher, vae, schedule, batch, config.seed)
-        return surrogate_losses(surrogates, stages, record)
-
-    figures = fit(
-        part,
-        f"calibrate {part.folder.name}",
-        surrogates,
-        loss,
-        data=config.data,
-        optim=config.optim,
-        seed=config.seed,
-        device=device,
-        report=report,
+    Raises:
+        TocsrError: The worker's machine does not see the caller's folder.
+    """
+    config = task.config
+    require(
+        task.place.is_dir(),
+        f"every machine of the cluster must see the folder {task.place}",
+        "work in a folder that all machines share",
     )
-    heldout = heldout_losses(config, teacher, vae, surrogates, device)
-    rows = {}
-    for name, block in surrogates.items():
-        _save_surrogate(run, name, block)
-        rows[name] = {"params": num_params(block), "heldout_loss": heldout[name]}
-    return part.finish({"surrogates": rows, "seconds": figures["seconds"]})
+    os.chdir(task.place)
+    networks = _loaded(config.runs, config.device, config.num_threads)
+    return train_surrogates(networks, silent, task)
+
+
+def split_tasks(config: CalibrateConfig, teacher: CompactUNet, names: list[str]) -> list[Task]:
+    """Surrogates in groups: some for every worker of every process, all within memory."""
+    stages = {stage.name: stage for stage in teacher.stage_table}
+    params, work = {}, {}
+    for name in names:
+        stage = stages[name.split("/")[0]]
+        with torch.device("meta"):
+            variant = find_variant(stage.kind, name.split("/")[1])
+            params[name] = num_params(SurrogateStage(stage, variant, teacher.facts))
+        work[name] = params[name] / stage.inputs[0].stride ** 2  # parameters times pixels
+    groups = grouped(params, work, config.group_params, config.workers * num_processes())
+    labels = [f"calibrate, group {i} of {len(groups)}" for i in range(1, len(groups) + 1)]
+    place = Path.cwd()
+    return [Task(config, tuple(g), label, place) for g, label in zip(groups, labels, strict=True)]
+
+
+def _own_share(tasks: list[Task]) -> list[Task]:
+    """Those of this process."""
+    world = num_processes()
+    return tasks[distributed.get_rank() :: world] if world > 1 else tasks
+
+
+@from_main
+def _unfinished(config: CalibrateConfig, library: Library) -> list[str]:
+    names = surrogate_names(library)
+    return [name for name in names if not facts_file(config.folder, name).exists()]
+
+
+@from_main
+def _result(config: CalibrateConfig, library: Library) -> dict[str, Any]:
+    """What became of all surrogates, whoever trained them."""
+    rows: Rows = {}
+    for name in surrogate_names(library):
+        rows[name] = read_json(facts_file(config.folder, name))
+        rows[name].pop("outputs")
+        left = training_folder(config.folder, name) / "checkpoint.safetensors"
+        left.unlink(missing_ok=True)  # of a kill between the last two steps of finishing
+    return {
+        "library": library,
+        "surrogates": rows,
+        "worse_than_leaving_out": [name for name, r in rows.items() if not r["beats_leaving_out"]],
+        "loss": sum(row["heldout_loss"] for row in rows.values()) / max(len(rows), 1),
+        "seconds": sum(row["seconds"] for row in rows.values()),
+        "teacher_passes": round(sum(row["teacher_passes"] for row in rows.values()), 2),
+    }
 
 
 @phase
 def run(config: CalibrateConfig, run: Run, report: Report) -> dict[str, Any]:
-    """Trains every surrogate of every stage; writes `surrogates/<stage>/<variant>.safetensors`."""
+    """Trains every surrogate of every stage; writes `surrogates/<stage>/<variant>.safetensors`.
+
+    The result's `seconds` are those of training and measuring, over all workers, and
+    `teacher_passes` the batches of training that went through the teacher.
+    """
     require_result(config, "expand-unet")
-    device = pick_device(config.device, config.num_threads)
-    folder = config.runs / "expand-unet"
-    teacher = load_unet(folder / "unet").to(device).requires_grad_(False)
-    vae = load_vae(folder / "vae").to(device).requires_grad_(False)
+    if config.workers > 1 or config.ray:
+        teacher, work = load_unet(config.runs / "expand-unet" / "unet"), train_apart
+    else:
+        networks = Networks.load(config.runs, config.device, config.num_threads)
+        teacher, work = networks.teacher, partial(train_surrogates, networks, report)
     library = surrogate_library(teacher, config.local_only)
-    stages = list(library)
-    groups = [
-        {name: library[name] for name in stages[i : i + config.stages_per_group]}
-        for i in range(0, len(stages), config.stages_per_group)
-    ]
-    results = [
-        _calibrate_group(config, teacher, vae, group, run, device, report) for group in groups
-    ]
-    surrogates = {name: row for result in results for name, row in result["surrogates"].items()}
-    return {
-        "library": library,
-        "surrogates": surrogates,
-        "loss": sum(row["heldout_loss"] for row in surrogates.values()) / max(len(surrogates), 1),
-        "seconds": sum(result["seconds"] for result in results),
-    }
+    names = _unfinished(config, library)
+    tasks = _own_share(split_tasks(config, teacher, names))
+    total = sum(len(task.names) for task in tasks)
+    rows: Rows = {}
+    with executor(config.workers, config.ray) as pool:
+        for _, made in pool.map(work, tasks):
+            rows |= made
+            worse = sum(not row["beats_leaving_out"] for row in rows.values())
+            loss = sum(row["heldout_loss"] for row in rows.values()) / len(rows)
+            figures = {"heldout loss": loss, "worse than leaving out": worse}
+            report("surrogates", len(rows), total, figures)
+    return _result(config, library)

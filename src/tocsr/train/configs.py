@@ -109,11 +109,21 @@ class CalibrateConfig(PhaseConfig):
 
     Args:
         data: Photos and crops; the paper takes a quarter of its training data.
-        optim: The training, the same for every surrogate, unclipped.
+        optim: The training of each surrogate, which goes on by itself.
         local_only: Leaves out variants with an unbounded receptive field.
-        stages_per_group: Stages whose surrogates train together from one teacher pass; fewer take
-            less memory.
+        group_params: Parameters of the surrogates that train together from one teacher pass, at
+            most; 0 takes all at once. One takes up to 16 bytes of the device (weight, moments,
+            average), and with patience 4 more of main memory. No result depends on it.
+        check_every: Optimiser steps between two checks for an early stop.
+        patience: Checks over which a surrogate's loss must fall by `min_gain`, or it stops and
+            keeps its best average; 0 never stops. Needs a constant learning rate, since the end of
+            a falling one is where most is gained.
+        min_gain: Least fall over these checks, relative to the loss.
+        num_checked: Crops that a check measures the loss on, neither trained on nor held out.
         num_heldout: Crops, other than those trained on, that each surrogate's error is measured on.
+        workers: Groups that train side by side, each in a process; 1 trains in this one.
+        ray: A Ray cluster whose processes these are: `auto` for the one this machine is in, an
+            address, or `local` to start one; empty for this machine's own processes.
     """
 
     verb: ClassVar[str] = "calibrate"
@@ -121,20 +131,33 @@ class CalibrateConfig(PhaseConfig):
     data: DataConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
     local_only: bool = False
-    stages_per_group: int = 1
+    group_params: int = 0
+    check_every: int = 100
+    patience: int = 0
+    min_gain: float = 0.01
+    num_checked: int = 16
     num_heldout: int = 64
+    workers: int = 1
+    ray: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("group_params", "patience", "check_every", "num_checked", "num_heldout"):
+            least = 0 if name in ("group_params", "patience") else 1
+            value = getattr(self, name)
+            require(value >= least, f"{name} must be at least {least}, got {value}")
+        require(0 <= self.min_gain < 1, f"min_gain must be in [0, 1), got {self.min_gain}")
         require(
-            self.optim.max_grad_norm == 0,
-            f"optim.max_grad_norm must be 0 in calibrate, got {self.optim.max_grad_norm}: a norm "
-            "over all surrogates would couple them",
+            not self.patience or self.optim.schedule == "constant",
+            f"patience must be 0 where the learning rate falls, got {self.patience} and "
+            f"optim.schedule {self.optim.schedule}: an early stop would leave its end out",
+            "set optim.schedule to constant, or patience to 0",
         )
-        require(self.num_heldout >= 1, f"num_heldout must be at least 1, got {self.num_heldout}")
         require(
-            self.stages_per_group >= 1,
-            f"stages_per_group must be at least 1, got {self.stages_per_group}",
+            not self.optim.gradient_checkpointing,
+            "optim.gradient_checkpointing must be off in calibrate, where one surrogate at a time "
+            "keeps activations",
+            "for less memory take more optim.accumulation",
         )
 
 

@@ -76,7 +76,8 @@ def _sample_missing(
     missing = [step for step, file in enumerate(files) if not file.exists()]
     data = PhotoCrops(config.data, config.seed, config.num_targets)
     for step, batch in zip(missing, batches(data, size, missing), strict=True):
-        lr_latent = lr_latents(vae, batch.images.to(device), config.task)
+        images = batch.images.to(device)
+        lr_latent = lr_latents(vae, images, config.task, config.seed, batch.indices)
         latent = ddim_sample(
             conditioned(sr_teacher, lr_latent, sr_teacher.config.prediction),
             schedule,
@@ -103,7 +104,7 @@ def student_loss(
     Returns:
         `loss`, and its terms `distill` and `pixel`.
     """
-    lr_latent = lr_latents(vae, batch.images, config.task)
+    lr_latent = lr_latents(vae, batch.images, config.task, config.seed, batch.indices)
     noise = start_noise(lr_latent, config.seed, batch.indices)
     predicted = one_step(student, schedule, noise, lr_latent)
     distill = distillation_loss(predicted, targets[batch.indices].to(predicted))
@@ -118,7 +119,7 @@ def generator_facts(config: DistillConfig, unet: CompactUNet) -> GeneratorFacts:
     """What the finished model's folder says about it."""
     return GeneratorFacts(
         upscale=config.task.upscale,
-        degradation=config.task.degradation,
+        degradation=config.task.degradation_name,
         latent_channels=unet.latent_channels,
         pixel_multiple=LATENT_STRIDE * unet.size_multiple,
         halo=2 * LATENT_STRIDE * unet.size_multiple,

@@ -26,6 +26,7 @@ from tocsr.train.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch.utils.tensorboard import SummaryWriter
 
@@ -152,7 +153,7 @@ class _Log:
     def __init__(self, run: Run, step: int, tensorboard: bool) -> None:
         run.rewind_log(step)
         self.run = run
-        self.board = _tensorboard(run, step) if tensorboard and is_main() else None
+        self.board = tensorboard_writer(run.folder, step) if tensorboard and is_main() else None
 
     def add(self, step: int, figures: Mapping[str, float], facts: Mapping[str, float]) -> None:
         """Logs the figures of a step, and facts that are no curve."""
@@ -168,7 +169,12 @@ class _Log:
             self.board.close()
 
 
-def _tensorboard(run: Run, step: int) -> SummaryWriter:
+def tensorboard_writer(folder: Path, step: int) -> SummaryWriter:
+    """What writes a folder's `tensorboard`, from after `step` on.
+
+    Raises:
+        TocsrError: The package is not installed.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
     except ImportError as error:
@@ -177,7 +183,7 @@ def _tensorboard(run: Run, step: int) -> SummaryWriter:
             "run: pip install 'tocsr[tensorboard]', or leave it off",
         ) from error
     # steps after this one are made again, so what was written of them no longer counts
-    return SummaryWriter(str(run.folder / "tensorboard"), purge_step=step + 1)
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
 
 @dataclass
@@ -240,7 +246,7 @@ class _Step:
             with self.accelerator.accumulate(self.objective):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                     terms = self.objective(part)
-                _check_finite(terms["loss"], part, step)
+                check_finite(terms["loss"], part, step)
                 self.accelerator.backward(terms["loss"])
                 if self.accelerator.sync_gradients and self.optim.max_grad_norm:
                     self.accelerator.clip_grad_norm_(
@@ -259,10 +265,18 @@ def _last_figures(run: Run) -> dict[str, float]:
     return {k: v for k, v in records[-1].items() if k != "step"} if records else {}
 
 
-def _check_finite(loss: Tensor, batch: Batch, step: int) -> None:
+def check_finite(loss: Tensor, batch: Batch, step: int, what: str = "the loss") -> None:
+    """Refuses a loss that is not finite, and names the batch's photos.
+
+    Args:
+        loss: A scalar.
+        batch: What it was computed on.
+        step: The optimiser step, counted from 0.
+        what: How the error calls it, where there are several.
+    """
     if not torch.isfinite(loss):
         raise TocsrError(
-            f"the loss of step {step} must be finite and is {loss.item()}; "
+            f"{what} in step {step} must be finite and is {loss.item()}; "
             f"its photos: {', '.join(dict.fromkeys(batch.files))}",
             "look at these photos, or lower optim.lr",
         )

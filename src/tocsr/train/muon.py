@@ -65,18 +65,18 @@ class Muon(torch.optim.AdamW):
         group = self.param_groups[0]
         for weight in group["params"]:
             if weight.grad is not None:
-                self._update_(weight, group["lr"], group["weight_decay"])
+                self._update_(weight, weight.grad, group["lr"], group["weight_decay"])
                 weight.grad = None  # so AdamW passes over it
         return super().step(closure)
 
-    def _update_(self, weight: Tensor, lr: float, weight_decay: float) -> None:
+    def _update_(self, weight: Tensor, grad: Tensor, lr: float, weight_decay: float) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
             state["step"] = torch.zeros(())  # AdamW looks for one where it loads a state
         state["step"] += 1
-        average = state["momentum"].mul_(_MOMENTUM).add_(weight.grad)
-        ahead = weight.grad.add(average, alpha=_MOMENTUM).flatten(1)  # Nesterov's
+        average = state["momentum"].mul_(_MOMENTUM).add_(grad)
+        ahead = grad.add(average, alpha=_MOMENTUM).flatten(1)  # Nesterov's
         update = orthogonalized(ahead).reshape_as(weight)
         weight.mul_(1 - lr * weight_decay)
         weight.add_(update, alpha=-lr * _RMS * max(ahead.shape) ** 0.5)

@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 
 
 @torch.no_grad()
-def lr_latents(vae: Autoencoder, images: Tensor, task: TaskConfig) -> Tensor:
+def lr_latents(
+    vae: Autoencoder, images: Tensor, task: TaskConfig, seed: int, indices: list[int]
+) -> Tensor:
     """z_LR of photos (B, 3, H, W) in [-1, 1], degraded as the task says (Eq. 19)."""
-    return lr_to_latents(vae, degrade(images, task.upscale, task.degradation), task.upscale)
+    lr = degrade(images, task.upscale, task.degradation, seed, indices)
+    return lr_to_latents(vae, lr, task.upscale)
 
 
 def sr_loss(
@@ -41,7 +44,7 @@ def sr_loss(
     """L_sr of a batch of photos, noise and timesteps by index (Eqs. 17, 19, 21)."""
     with torch.no_grad():
         clean = pixels_to_latents(vae, batch.images)
-    lr_latent = lr_latents(vae, batch.images, config.task)
+    lr_latent = lr_latents(vae, batch.images, config.task, config.seed, batch.indices)
     noise, timestep = draws(schedule, clean, config.seed, batch.indices)
     prediction = unet.config.prediction
     return sr_denoising_loss(unet, schedule, clean, lr_latent, noise, timestep, prediction)
