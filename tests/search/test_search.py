@@ -176,8 +176,13 @@ def alone(finished_runs, tmp_path_factory):
     return runs
 
 
-def test_two_workers_observe_what_one_process_observes(ready, alone):
-    found = search.run(micro_config("search", ready, *PARALLEL, "--workers=2"))
+@pytest.mark.parametrize("where", ["this machine", "a Ray cluster"])
+def test_two_workers_observe_what_one_process_observes(ready, alone, where):
+    workers = ["--workers=2"]
+    if where == "a Ray cluster":
+        pytest.importorskip("ray")
+        workers.append("--ray=local")
+    found = search.run(micro_config("search", ready, *PARALLEL, *workers))
     assert as_set(ledger_of(ready)) == as_set(ledger_of(alone))
     assert found == read_result(alone / "search")
 
