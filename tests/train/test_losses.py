@@ -14,9 +14,9 @@ from tocsr.models.folders import base_unet, base_vae
 from tocsr.models.sr import with_condition, with_prediction
 from tocsr.models.vae import lr_to_latents, pixels_to_latents
 from tocsr.runs import Run, silent
+from tocsr.train.conditions import lr_latents
 from tocsr.train.distill import distillation_loss, start_noise, student_loss, teacher_targets
 from tocsr.train.expand_unet import joint_loss
-from tocsr.train.train_sr import lr_latents
 
 BATCH = Batch(
     torch.rand(2, 3, 64, 64) * 2 - 1, [0, 1], [Place("a", 0, 0, False), Place("b", 0, 0, False)]
@@ -44,7 +44,7 @@ def test_a_student_that_says_what_the_teacher_says_has_no_loss():
 def test_the_condition_is_the_degraded_photo_upsampled_and_encoded(vae):
     task = TaskConfig(upscale=2)
     expected = lr_to_latents(vae, degrade(BATCH.images, 2, "bicubic", 0, [0, 1]), 2)
-    assert torch.equal(lr_latents(vae, BATCH.images, task, 0, [0, 1]), expected)
+    assert torch.equal(lr_latents(vae, BATCH, task, 0), expected)
 
 
 @pytest.mark.parametrize("detach", [True, False])
@@ -63,10 +63,10 @@ def test_the_diffusion_loss_reaches_the_encoder_only_where_it_is_not_detached(tm
 def test_the_targets_are_what_the_multi_step_teacher_samples(tmp_path, vae, sr_unet):
     config = micro_config("distill", tmp_path)
     targets = teacher_targets(config, sr_unet, vae, Run(tmp_path), torch.device("cpu"), silent)
-    from tocsr.data.images import PhotoCrops
+    from tocsr.data.images import PhotoCrops, batches
 
-    image = PhotoCrops(config.data, config.seed, 8)[3][0][None]
-    lr = lr_latents(vae, image, config.task, config.seed, [3])
+    [batch] = batches(PhotoCrops(config.data, config.seed, 8), 1, [3])
+    lr = lr_latents(vae, batch, config.task, config.seed)
     noise = start_noise(lr, config.seed, [3])
     sampled = ddim_sample(conditioned(sr_unet, lr), NoiseSchedule(), noise, 2, config.clip)
     # float16 on disk, and batches of another size
@@ -78,7 +78,7 @@ def test_the_clean_student_that_adds_nothing_is_as_far_as_the_condition(tmp_path
     sr_unet = with_prediction(sr_unet, "clean")
     targets = torch.randn(2, 16, 8, 8)
     loss = student_loss(config, sr_unet, vae, NoiseSchedule(), targets, BATCH)["loss"]
-    lr = lr_latents(vae, BATCH.images, config.task, config.seed, BATCH.indices)
+    lr = lr_latents(vae, BATCH, config.task, config.seed)
     expected = (lr - targets).square().mean()
     torch.testing.assert_close(loss, expected)
 

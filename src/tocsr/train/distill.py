@@ -19,8 +19,8 @@ from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step, with_pre
 from tocsr.models.vae import LATENT_STRIDE, latents_to_pixels
 from tocsr.processes import from_main
 from tocsr.runs import phase, require_result
+from tocsr.train.conditions import lr_latents
 from tocsr.train.loop import fit
-from tocsr.train.train_sr import lr_latents
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,8 +76,7 @@ def _sample_missing(
     missing = [step for step, file in enumerate(files) if not file.exists()]
     data = PhotoCrops(config.data, config.seed, config.num_targets)
     for step, batch in zip(missing, batches(data, size, missing), strict=True):
-        images = batch.images.to(device)
-        lr_latent = lr_latents(vae, images, config.task, config.seed, batch.indices)
+        lr_latent = lr_latents(vae, batch.to(device), config.task, config.seed)
         latent = ddim_sample(
             conditioned(sr_teacher, lr_latent, sr_teacher.config.prediction),
             schedule,
@@ -104,7 +103,7 @@ def student_loss(
     Returns:
         `loss`, and its terms `distill` and `pixel`.
     """
-    lr_latent = lr_latents(vae, batch.images, config.task, config.seed, batch.indices)
+    lr_latent = lr_latents(vae, batch, config.task, config.seed)
     noise = start_noise(lr_latent, config.seed, batch.indices)
     predicted = one_step(student, schedule, noise, lr_latent)
     distill = distillation_loss(predicted, targets[batch.indices].to(predicted))

@@ -7,31 +7,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tocsr.data.degrade import degrade
 from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, draws, sr_denoising_loss
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.sr import with_condition, with_prediction
-from tocsr.models.vae import lr_to_latents, pixels_to_latents
+from tocsr.models.vae import pixels_to_latents
 from tocsr.runs import phase, require_result
+from tocsr.train.conditions import lr_latents
 from tocsr.train.loop import fit
 
 if TYPE_CHECKING:
-    from tocsr.config import TaskConfig
     from tocsr.data.images import Batch
     from tocsr.models.compact import CompactUNet
     from tocsr.models.vae import Autoencoder
     from tocsr.runs import Report, Run
     from tocsr.train.configs import TrainSrConfig
-
-
-@torch.no_grad()
-def lr_latents(
-    vae: Autoencoder, images: Tensor, task: TaskConfig, seed: int, indices: list[int]
-) -> Tensor:
-    """z_LR of photos (B, 3, H, W) in [-1, 1], degraded as the task says (Eq. 19)."""
-    lr = degrade(images, task.upscale, task.degradation, seed, indices)
-    return lr_to_latents(vae, lr, task.upscale)
 
 
 def sr_loss(
@@ -44,7 +34,7 @@ def sr_loss(
     """L_sr of a batch of photos, noise and timesteps by index (Eqs. 17, 19, 21)."""
     with torch.no_grad():
         clean = pixels_to_latents(vae, batch.images)
-    lr_latent = lr_latents(vae, batch.images, config.task, config.seed, batch.indices)
+    lr_latent = lr_latents(vae, batch, config.task, config.seed)
     noise, timestep = draws(schedule, clean, config.seed, batch.indices)
     prediction = unet.config.prediction
     return sr_denoising_loss(unet, schedule, clean, lr_latent, noise, timestep, prediction)
