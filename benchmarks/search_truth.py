@@ -28,7 +28,7 @@ from tocsr.runs import read_result
 from tocsr.search.fidelity import capture_targets
 from tocsr.search.objectives import PIXELS, Costs
 from tocsr.search.prefixes import FidelityGap
-from tocsr.search.search import search_space
+from tocsr.search.space import SearchSpace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     vae = load_vae(folder / "vae").requires_grad_(False)
     whole = calibrated["library"]
     counted = Costs(library_costs(teacher, whole, PIXELS))
-    space = search_space(counted, "params", whole, calibrated["surrogates"])
+    space = SearchSpace(counted.by_stage("params"))
     kept = [spread(table, options.rows) for table in space.costs]
     library = {s: [whole[s][k] for k in ks] for s, ks in zip(whole, kept, strict=True)}
     surrogates = load_surrogates(
@@ -90,7 +90,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         "stages": list(library),
         "library": library,
         "costs": [[space.costs[i][k] for k in ks] for i, ks in enumerate(kept)],
-        "proxies": [[space.proxies[i][k] for k in ks] for i, ks in enumerate(kept)],
+        "proxies": [
+            [
+                calibrated["surrogates"].get(f"{s}/{name}", {}).get("heldout_loss", 0.0)
+                for name in names
+            ]
+            for s, names in library.items()
+        ],
         "gaps": gaps,
         "tolerances": list(config.tolerances),
     }

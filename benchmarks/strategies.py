@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import optuna
 
+from tocsr.search.additive import AdditiveGap, single_swaps
 from tocsr.search.bayesopt import optimize
-from tocsr.search.designs import knapsack_front
+from tocsr.search.designs import Losses, knapsack_front
 from tocsr.search.space import Candidate, SearchSpace, cheapest_feasible
 from tocsr.seeding import derive_seed, numpy_rng
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-NUM_INITIAL = 16  # of every strategy that starts with a design or a population
+NUM_INITIAL = 16  # random candidates that a strategy starts from
 NEAR = 1.01  # of the optimum's cost
 _NUM_PARENTS = 20
 _TOURNAMENT = 3
@@ -40,12 +41,14 @@ class Truth:
     """A space and the gap of each of its candidates.
 
     Args:
-        space: With proxies.
+        space: The candidates and their costs.
+        proxies: Held-out calibration losses by stage and variant.
         gaps: Of every candidate.
         tolerances: The grid.
     """
 
     space: SearchSpace
+    proxies: Losses
     gaps: dict[Candidate, float]
     tolerances: list[float]
 
@@ -68,9 +71,9 @@ class Truth:
 def read_truth(path: Path, tolerances: list[float]) -> Truth:
     """A table of costs, proxies and all gaps; its own tolerances where none are given."""
     table = json.loads(path.read_text(encoding="utf-8"))
-    space = SearchSpace(tuple(map(tuple, table["costs"])), (), tuple(map(tuple, table["proxies"])))
+    costs, proxies = (tuple(map(tuple, table[name])) for name in ("costs", "proxies"))
     gaps = {tuple(map(int, name.split(","))): gap for name, gap in table["gaps"].items()}
-    return Truth(space, gaps, tolerances or table["tolerances"])
+    return Truth(SearchSpace(costs), proxies, gaps, tolerances or table["tolerances"])
 
 
 class Over(Exception):  # noqa: N818
@@ -126,12 +129,11 @@ class Tally:
 Strategy: TypeAlias = Callable[[Tally, int], None]  # asks the tally until it says `Over`
 
 
-def bayesian(tally: Tally, seed: int, *, with_proxies: bool) -> None:
-    """Ours; without the proxies its start design is all Latin."""
+def bayesian(tally: Tally, seed: int) -> None:
+    """Ours: single swaps, then a Gaussian process of what their sum does not say."""
     truth = tally.truth
-    space = truth.space if with_proxies else SearchSpace(truth.space.costs)
     num = tally.budget  # no limit of its own
-    optimize(space, tally.evaluate, truth.tolerances, NUM_INITIAL, num, seed)
+    optimize(truth.space, tally.evaluate, truth.tolerances, num, seed)
 
 
 def at_random(tally: Tally, seed: int) -> None:
@@ -221,14 +223,14 @@ def optuna_gp(tally: Tally, seed: int) -> None:
         tally.gap(candidate)
 
 
-def _by_ranking(tally: Tally, space: SearchSpace) -> None:
-    """Trusts the order of a space's sums of proxies.
+def _by_ranking(tally: Tally, losses: Losses) -> None:
+    """Trusts the order of the sums of losses.
 
     The tolerances take turns. First each one bisects the solutions of the knapsack. Then it goes
     through the candidates that are cheaper than its winner, by their sum.
     """
-    front = knapsack_front(space)
-    losses = {a: sum(t[k] for t, k in zip(space.proxies, a, strict=True)) for a in tally.truth.gaps}
+    front = knapsack_front(tally.truth.space, losses)
+    sums = {a: sum(t[k] for t, k in zip(losses, a, strict=True)) for a in tally.truth.gaps}
     bounds = {tolerance: (-1, len(front) - 1) for tolerance in tally.truth.tolerances}
     for tolerance in cycle(bounds):
         low, high = bounds[tolerance]  # too large a gap, small enough a gap
@@ -237,36 +239,29 @@ def _by_ranking(tally: Tally, space: SearchSpace) -> None:
             feasible = tally.gap(front[middle]) <= tolerance
             bounds[tolerance] = (low, middle) if feasible else (middle, high)
         elif cheaper := tally.cheaper(tolerance):
-            tally.gap(min(cheaper, key=losses.__getitem__))
+            tally.gap(min(cheaper, key=sums.__getitem__))
 
 
-def calibration_losses(tally: Tally, seed: int) -> None:
+def by_calibration_losses(tally: Tally, seed: int) -> None:
     """The knapsack over the sum of calibration losses; there is nothing random in it."""
-    _by_ranking(tally, tally.truth.space)
+    _by_ranking(tally, tally.truth.proxies)
 
 
-def single_swaps(tally: Tally, seed: int) -> None:
+def by_single_swaps(tally: Tally, seed: int) -> None:
     """The knapsack over the sum of the gaps that each variant makes alone, asked for first."""
     space = tally.truth.space
-    base = tally.gap(space.first)
-    proxies = []
-    for stage, allowed in enumerate(space.choices):
-        row = [0.0] * len(space.costs[stage])
-        for k in allowed[1:]:
-            swapped = (*space.first[:stage], k, *space.first[stage + 1 :])
-            row[k] = max(tally.gap(swapped) - base, 0.0)
-        proxies.append(tuple(row))
-    _by_ranking(tally, SearchSpace(space.costs, space.choices, tuple(proxies)))
+    for candidate in single_swaps(space):
+        tally.gap(candidate)
+    _by_ranking(tally, AdditiveGap.observed(space, tally.observations).added)
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "ours": partial(bayesian, with_proxies=True),
-    "ours, Latin start": partial(bayesian, with_proxies=False),
+    "ours": bayesian,
     "random": at_random,
     "evolutionary": evolutionary,
     "Optuna GPSampler": optuna_gp,
-    "knapsack, calibration losses": calibration_losses,
-    "knapsack, single swaps": single_swaps,
+    "knapsack, calibration losses": by_calibration_losses,
+    "knapsack, single swaps": by_single_swaps,
 }
 WITHOUT_CHANCE = ("knapsack, calibration losses", "knapsack, single swaps")
 

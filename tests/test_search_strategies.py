@@ -28,7 +28,7 @@ def path(tmp_path_factory):
     tolerances = [twin.tolerance(0.1), twin.tolerance(0.4)]
     table = {
         "costs": twin.space.costs,
-        "proxies": twin.space.proxies,
+        "proxies": [table.tolist() for table in twin.gaps],
         "gaps": gaps,
         "tolerances": tolerances,
     }
@@ -44,7 +44,6 @@ def strategies():
 
 NAMES = [
     "ours",
-    "ours, Latin start",
     "random",
     "evolutionary",
     "Optuna GPSampler",

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from tocsr.search.additive import single_swaps
 from tocsr.search.space import Candidate, SearchSpace
 
 
@@ -45,10 +46,7 @@ class Twin:
 
 
 def make_twin(seed: int, sizes: tuple[int, ...] = (4, 5, 4, 4, 4, 5, 4)) -> Twin:
-    """Costs fall with the variant's number, and gaps grow with what is saved, more or less.
-
-    The proxies are the gaps of the stages up to a factor per stage, as calibration losses are.
-    """
+    """Costs fall with the variant's number, and gaps grow with what is saved, more or less."""
     rng = np.random.default_rng(seed)
     costs, gaps = [], []
     for size in sizes:
@@ -60,8 +58,15 @@ def make_twin(seed: int, sizes: tuple[int, ...] = (4, 5, 4, 4, 4, 5, 4)) -> Twin
     pairs = [(i, j) for i in stages for j in stages if i < j]
     chosen = [pairs[k] for k in rng.permutation(len(pairs))[:6]]
     tables = {(i, j): rng.uniform(-0.3, 1.2, (sizes[i], sizes[j])) for i, j in chosen}
-    proxies = tuple(tuple((table * np.exp(rng.normal(0, 1))).tolist()) for table in gaps)
-    return Twin(SearchSpace(tuple(costs), (), proxies), gaps, tables)
+    return Twin(SearchSpace(tuple(costs)), gaps, tables)
+
+
+def start_of(twin: Twin, num_more: int = 0) -> dict[Candidate, float]:
+    """The gaps of all single swaps, and of candidates drawn with a fixed seed."""
+    rng = np.random.default_rng(0)
+    columns = [rng.choice(allowed, num_more).tolist() for allowed in twin.space.choices]
+    drawn = zip(*columns, strict=True)
+    return {a: twin.gap(a) for a in [*single_swaps(twin.space), *drawn]}
 
 
 Batched = Callable[[list[Candidate]], Iterable[tuple[Candidate, float]]]

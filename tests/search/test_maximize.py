@@ -7,11 +7,10 @@ from functools import partial
 
 import pytest
 import torch
-from twins import make_twin
+from twins import make_twin, start_of
 
 from tocsr.search import space as space_module
 from tocsr.search.bayesopt import acquisition, optimize, propose
-from tocsr.search.designs import initial_candidates
 from tocsr.search.gp import root_gap_process
 from tocsr.search.maximize import best_unobserved, local_maximum
 from tocsr.search.space import SearchSpace, cheapest_feasible
@@ -28,7 +27,7 @@ def _one_thread():
 def searching(seed: int, num: int, quantile: float):
     """A twin, its start design observed, and the acquisition that comes of it."""
     twin = make_twin(seed)
-    observations = {a: twin.gap(a) for a in initial_candidates(twin.space, num, seed)}
+    observations = start_of(twin, num)
     tolerance = twin.tolerance(quantile)
     best_cost = twin.space.cost(cheapest_feasible(twin.space, observations, tolerance))
     process = root_gap_process(twin.space, observations, seed)
@@ -92,7 +91,7 @@ def test_a_local_search_begins_at_the_promising_candidates():
 def test_a_space_of_a_hundred_million_is_searched_in_seconds_and_little_memory():
     twin = make_twin(0, (10,) * 8)
     assert twin.space.num_candidates == 10**8
-    observations = {a: twin.gap(a) for a in initial_candidates(twin.space, 40, 0)}
+    observations = start_of(twin, 40)
     tolerance = 0.2 * twin.gap(twin.space.cheapest)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     began = time.process_time()
@@ -116,6 +115,6 @@ def test_a_search_that_cannot_enumerate_comes_as_near_and_repeats_nothing(monkey
         asked.extend(batch)
         return twin.evaluate(batch)
 
-    result = optimize(twin.space, evaluate, [tolerance], 10, 25, seed=0)
+    result = optimize(twin.space, evaluate, [tolerance], 25, seed=0)
     assert len(asked) == len(set(asked))
     assert twin.space.cost(result.winners[tolerance]) <= 1.05 * optimum

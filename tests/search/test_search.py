@@ -86,7 +86,7 @@ def test_the_frechet_distance_can_be_left_out(ready):
 
 
 def test_no_feasible_candidate_is_a_clear_error(ready):
-    options = ("--tolerances=[1e-12]", "--num_iterations=1", "--num_initial=2")
+    options = ("--tolerances=[1e-12]", "--num_iterations=1")
     with pytest.raises(TocsrError, match=r"no candidate has a gap of at most 1e-12; the least"):
         search.run(micro_config("search", ready, *options))
 
@@ -99,7 +99,7 @@ def test_progress_shows_the_incumbent_of_every_tolerance(ready):
     )
     searched = [row for row in seen if row[0] == "search"]
     assert [done for _, done, _, _ in searched] == list(range(1, len(searched) + 1))
-    assert {total for _, _, total, _ in searched} == {4 + 2 * 2}
+    assert {total for _, _, total, _ in searched} == {49 + 2 * 2}  # single swaps, then two proposals for each tolerance
     last = searched[-1][3]
     winners = {w["tolerance"]: w["params"] for w in read_result(ready / "search")["winners"]}
     assert last == {f"params at {t:g}": params for t, params in winners.items()}
@@ -137,17 +137,17 @@ def test_latency_is_measured_once_and_a_search_that_goes_on_keeps_it(ready):
 
 
 def test_mode_front_gives_the_whole_front(ready):
-    options = ("--mode=front", "--num_initial=4", "--num_iterations=4")
+    options = ("--mode=front", "--num_iterations=4")
     result = search.run(micro_config("search", ready, *options))
     assert all(record["num_samples"] == 4 for record in ledger_of(ready))  # none abandoned
     front = json.loads((ready / "search" / "front.json").read_text())
     within = [record for record in front if record["gap"] <= 0.1]
     assert [w["params"] for w in result["winners"]] == [record["params"] for record in within]
-    assert result["evaluations"] == 8
+    assert result["evaluations"] == 49 + 1 + 4  # single swaps, the cheapest, proposals
 
 
 def test_abandoned_candidates_change_no_winners_gap(ready):
-    options = ("--tolerances=[0.001]", "--num_initial=6")
+    options = ("--tolerances=[0.001]",)
     result = search.run(micro_config("search", ready, *options))
     records = ledger_of(ready)
     assert {record["num_samples"] for record in records} == {2, 4}
@@ -163,7 +163,7 @@ def test_the_settings_of_a_search_are_read_back_as_they_were(ready):
     assert found == config
 
 
-PARALLEL = ("--num_parallel=2", "--num_initial=6", "--num_iterations=2")
+PARALLEL = ("--num_parallel=2", "--num_iterations=2")
 
 
 @pytest.fixture(scope="module")

@@ -73,17 +73,3 @@ def test_a_space_too_large_is_not_enumerated():
 def test_a_space_that_makes_no_sense_is_refused(costs, choices, message):
     with pytest.raises(TocsrError, match=message):
         SearchSpace(costs, choices)
-
-
-@pytest.mark.parametrize(
-    ("proxies", "message"),
-    [
-        (((0.0,),), r"proxies must be one for each cost, got \[1\] for \[2\]"),
-        (((0.0, 0.1),) * 2, r"got \[2, 2\] for \[2\]"),
-        (((0.0, math.nan),), "proxies must be finite and at least 0, stage 0"),
-        (((0.0, -0.1),), "proxies must be finite and at least 0, stage 0"),
-    ],
-)
-def test_proxies_that_make_no_sense_are_refused(proxies, message):
-    with pytest.raises(TocsrError, match=message):
-        SearchSpace(((1.0, 2.0),), (), proxies)

@@ -40,7 +40,9 @@ def library_rows(config: Any, costs: LibraryCosts) -> dict[str, Any]:
     return {
         "library": blocks,
         f"architectures at {PIXELS} x {PIXELS}": architecture_rows(costs, budget),
-        "evaluations": config.num_evaluations,
+        "evaluations": config.num_evaluations(
+            1 + sum(len(rows) - 1 for rows in costs.stages.values())
+        ),
     }
 
 

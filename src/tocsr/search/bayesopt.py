@@ -15,9 +15,10 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from tocsr.errors import TocsrError
-from tocsr.search.designs import initial_candidates
+from tocsr.search.additive import single_swaps
+from tocsr.search.designs import spread_solutions
 from tocsr.search.gp import RootGap, log_probability, root_gap_process
-from tocsr.search.maximize import best_unobserved
+from tocsr.search.maximize import NUM_STARTS, best_unobserved
 from tocsr.search.space import Candidate, Observations, SearchSpace, cheapest_feasible
 from tocsr.seeding import derive_seed
 
@@ -79,9 +80,9 @@ def propose_one_by_one(
 
     Args:
         space: The candidates.
-        observations: At least one.
+        observations: With those of all single swaps.
         score_by: What a process makes of the candidates.
-        promising: Where a local search starts, the best first.
+        promising: Where a local search starts.
         seed: Of the fit's restarts and of a local search.
         num: How many; fewer where no more are worth it.
     """
@@ -104,7 +105,7 @@ def propose(
 
     Args:
         space: The candidates and their costs.
-        observations: At least one.
+        observations: With those of all single swaps.
         tolerance: The largest gap that is feasible.
         seed: Of the fit's restarts and of a local search.
         num: How many to propose together; fewer where not so many are left.
@@ -115,7 +116,8 @@ def propose(
     best = cheapest_feasible(space, observations, tolerance)
     best_cost = None if best is None else space.cost(best)
     root = math.sqrt(tolerance)
-    promising = sorted(observations, key=lambda a: (abs(math.sqrt(observations[a]) - root), a))
+    nearest = sorted(observations, key=lambda a: (abs(math.sqrt(observations[a]) - root), a))
+    promising = [*nearest[:NUM_STARTS], *spread_solutions(space, observations, NUM_STARTS)]
 
     def score_by(process: RootGap) -> Score:
         return partial(acquisition, space, process, best_cost=best_cost, tolerance=tolerance)
@@ -161,10 +163,8 @@ class Observer:
         return self.seen | {a: gap for a, gap in self.known.items() if a not in self.seen}
 
 
-def require_counts(num_initial: int, num_parallel: int) -> None:
-    """Raises where a search would start with nothing or propose nothing."""
-    if num_initial < 1:
-        raise TocsrError(f"a search needs at least 1 initial candidate, got {num_initial}")
+def require_parallel(num_parallel: int) -> None:
+    """Raises where a search would propose nothing."""
     if num_parallel < 1:
         raise TocsrError(f"a search proposes at least 1 candidate at a time, got {num_parallel}")
 
@@ -186,7 +186,6 @@ def optimize(
     space: SearchSpace,
     evaluate: Evaluate,
     tolerances: Sequence[float],
-    num_initial: int,
     num_iterations: int,
     seed: int,
     observations: Observations | None = None,
@@ -204,12 +203,11 @@ def optimize(
     Args:
         space: The candidates and their costs.
         evaluate: The gaps F(a) (Eq. 11) of a batch of new candidates, finite, at least 0, in any
-            order. Called once with those of the start design that are not known, then for each
-            batch of proposals.
+            order. Called with the single swaps that are not known, then with each batch of
+            proposals.
         tolerances: In the order in which they take turns.
-        num_initial: Candidates of the start design, at least 1.
         num_iterations: Proposals per tolerance; fewer when no cheaper candidate is left.
-        seed: Of the start design and the proposals.
+        seed: Of the proposals.
         observations: Gaps known from before.
         choose: What proposes; called with (space, observations, tolerance, seed, num).
         num_parallel: Proposals in a batch, all of one tolerance.
@@ -217,11 +215,11 @@ def optimize(
     Raises:
         TocsrError: A tolerance or a gap is negative or not finite, or nothing is to be observed.
     """
-    require_counts(num_initial, num_parallel)
+    require_parallel(num_parallel)
     if not all(math.isfinite(tolerance) and tolerance >= 0 for tolerance in tolerances):
         raise TocsrError(f"tolerances must be finite and at least 0, got {list(tolerances)}")
     observer = Observer(space, evaluate, observations)
-    observer.observe(initial_candidates(space, num_initial, seed))
+    observer.observe(single_swaps(space))
     searching = dict.fromkeys(range(len(tolerances)))
     for done in range(0, num_iterations, num_parallel):
         num = min(num_parallel, num_iterations - done)

@@ -24,9 +24,8 @@ class SearchConfig(PhaseConfig):
         mode: tolerances: one optimisation for each tolerance of the grid; front: one of cost and
             gap together, which gives the whole front.
         tolerances: The grid: the largest gap (Eq. 11) that a candidate may have.
-        num_initial: Evaluations of the start design, shared by all tolerances.
         num_iterations: Evaluations that the optimiser chooses for each tolerance; of the front, in
-            all.
+            all. Before these comes each surrogate alone in the teacher, which serves all.
         num_parallel: Candidates that are chosen together and may be evaluated side by side.
         abandon: Stops evaluating a candidate once it is certain that its gap is above every
             tolerance; its line of the ledger says how many samples it was measured on. In mode
@@ -51,7 +50,6 @@ class SearchConfig(PhaseConfig):
     objective: Literal["params", "macs", "latency"] = "params"
     mode: Literal["tolerances", "front"] = "tolerances"
     tolerances: tuple[float, ...] = (0.001, 0.003, 0.005, 0.007)
-    num_initial: int = 16
     num_iterations: int = 24
     num_parallel: int = 1
     abandon: bool = True
@@ -75,7 +73,6 @@ class SearchConfig(PhaseConfig):
             f"{self.batch_size}",
         )
         least = {
-            "num_initial": 1,
             "num_iterations": 0,
             "num_parallel": 1,
             "workers": 1,
@@ -95,11 +92,10 @@ class SearchConfig(PhaseConfig):
             f"num_frechet_samples must be 0 or at least 2, got {self.num_frechet_samples}",
         )
 
-    @property
-    def num_evaluations(self) -> int:
-        """Evaluations, at most."""
+    def num_evaluations(self, num_swaps: int) -> int:
+        """Evaluations, at most, in a space of so many single swaps."""
         runs = len(self.tolerances) if self.mode == "tolerances" else 1
-        return self.num_initial + runs * self.num_iterations
+        return num_swaps + runs * self.num_iterations
 
 
 def settings_of(folder: Path, told: PhaseConfig) -> SearchConfig:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tocsr.search.bayesopt import Observer, propose_one_by_one, require_counts
-from tocsr.search.designs import initial_candidates
+from tocsr.search.additive import single_swaps
+from tocsr.search.bayesopt import Observer, propose_one_by_one, require_parallel
+from tocsr.search.designs import evenly, spread_solutions
+from tocsr.search.maximize import NUM_STARTS
 from tocsr.search.space import Candidate, Observations, SearchSpace, pareto_front
 from tocsr.seeding import derive_seed
 
@@ -47,7 +49,7 @@ def reference_point(space: SearchSpace, observations: Observations) -> tuple[flo
     """The corner that hypervolume is measured from, (cost, sqrt(gap)).
 
     The cost of the most expensive candidate, which is the teacher's, and the largest root gap
-    observed, which is nearly always the cheapest candidate's: the start design holds both ends. A
+    observed, which is nearly always the cheapest candidate's: a search observes both ends first. A
     candidate beyond the corner adds nothing.
     """
     dearest = tuple(
@@ -122,7 +124,7 @@ def propose_front(
 
     Args:
         space: The candidates and their costs.
-        observations: At least one.
+        observations: With those of all single swaps.
         seed: Of the fit's restarts and of a local search.
         num: How many to propose together; fewer where not so many can add to the front.
     """
@@ -131,7 +133,9 @@ def propose_front(
     def score_by(process: RootGap) -> Score:
         return partial(log_hypervolume_improvement, space, process, stairs=stairs)
 
-    promising = pareto_front(space, observations)
+    front = pareto_front(space, observations)
+    promising = [front[place] for place in evenly(len(front), NUM_STARTS).tolist()]
+    promising += spread_solutions(space, observations, NUM_STARTS)
     return propose_one_by_one(space, observations, score_by, promising, seed, num)
 
 
@@ -151,7 +155,6 @@ class FrontResult:
 def optimize_front(
     space: SearchSpace,
     evaluate: Evaluate,
-    num_initial: int,
     num_iterations: int,
     seed: int,
     observations: Observations | None = None,
@@ -166,18 +169,17 @@ def optimize_front(
     Args:
         space: The candidates and their costs.
         evaluate: As of `tocsr.search.bayesopt.optimize`.
-        num_initial: Candidates of the start design, at least 1.
         num_iterations: Proposals; fewer when none can add to the front.
-        seed: Of the start design and the proposals.
+        seed: Of the proposals.
         observations: Gaps known from before.
         num_parallel: Proposals in a batch.
 
     Raises:
         TocsrError: A gap is negative or not finite, or nothing is to be observed.
     """
-    require_counts(num_initial, num_parallel)
+    require_parallel(num_parallel)
     observer = Observer(space, evaluate, observations)
-    observer.observe(initial_candidates(space, num_initial, seed))
+    observer.observe([*single_swaps(space), space.cheapest])  # both ends, for `reference_point`
     for done in range(0, num_iterations, num_parallel):
         num = min(num_parallel, num_iterations - done)
         proposals = propose_front(space, observer.seen, derive_seed(seed, "propose", done), num)

@@ -22,34 +22,45 @@ from gpytorch.priors import LogNormalPrior
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from tocsr.search.additive import AdditiveGap
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tocsr.search.space import Candidate, Observations, SearchSpace
 
 _MAX_FIT_ITERATIONS = 25
 _ROWS = 8192  # candidates predicted at a time
+_LEAST_GAP = 1e-12  # of a candidate whose choices each add nothing
 _LEAST_VARIANCE = 1e-10  # in units of the process; rounding makes smaller ones negative
 
 
-def fit_gp(space: SearchSpace, observations: Observations) -> SingleTaskGP:
-    """A Gaussian process of sqrt(gap) over the choices, in float64.
+def factors(additive: AdditiveGap, observations: Observations) -> dict[Candidate, float]:
+    """sqrt(F(a) / S(a)) of what was observed: how wrong the sum of single swaps is.
 
-    The root, because a gap is a mean square: under the root the teacher's exact 0 is an ordinary
-    point, while under a logarithm it is an outlier that ruins the fit. Dividing by the tolerance,
-    sqrt(gap / tolerance) - 1, would change nothing: the outcome is standardised, so shift and
-    scale drop out and one process serves every tolerance.
+    Of the single swaps themselves it is 1, unless one lessens the gap. Where the sum is 0 it is 1.
+    """
+    sums = additive.of(torch.tensor(list(observations))).tolist()
+    return {
+        candidate: math.sqrt(gap / total) if total > 0 else 1.0
+        for (candidate, gap), total in zip(observations.items(), sums, strict=True)
+    }
+
+
+def fit_gp(space: SearchSpace, outcomes: Mapping[Candidate, float]) -> SingleTaskGP:
+    """A Gaussian process over the choices, in float64.
 
     The kernel is `exp(-mean_i [a_i != b_i] / length_i)`: candidates are alike as far as they choose
     alike, and each stage has a length of its own, so that stages that hardly matter soon stop
-    mattering. Costs and calibration losses tell it nothing that it does not see sooner from the
-    gaps themselves (docs/results/search.md).
+    mattering.
 
     A fit that fails keeps the hyperparameters it started from.
 
     Args:
         space: The candidates.
-        observations: At least one.
+        outcomes: At least one; standardised for the fit.
     """
-    gaps = torch.tensor(list(observations.values()), dtype=torch.float64)
+    values = torch.tensor(list(outcomes.values()), dtype=torch.float64)
     kernel = CategoricalKernel(
         ard_num_dims=len(space.costs),
         lengthscale_prior=LogNormalPrior(0.0, 1.0),
@@ -61,8 +72,8 @@ def fit_gp(space: SearchSpace, observations: Observations) -> SingleTaskGP:
         outputscale_constraint=LogTransformedInterval(1e-4, 1e4, initial_value=1.0),
     )
     gp = SingleTaskGP(
-        torch.tensor(list(observations), dtype=torch.float64),
-        gaps.sqrt().unsqueeze(-1),
+        torch.tensor(list(outcomes), dtype=torch.float64),
+        values.unsqueeze(-1),
         covar_module=scaled,
     )
     mll = ExactMarginalLogLikelihood(gp.likelihood, gp)
@@ -77,23 +88,29 @@ def fit_gp(space: SearchSpace, observations: Observations) -> SingleTaskGP:
 class RootGap:
     """What a fitted process says of sqrt(gap), by the textbook formula.
 
+    The gap is S(a), the sum of its single swaps, times the square of a factor near 1; the factor is
+    a Gaussian process. The factor has a root, because a gap is a mean square, and no tolerance in
+    it, so that one process serves all of them.
+
     The same numbers as the marginals of `gp.posterior(..., observation_noise=True)`, but of tens
     of thousands of candidates in a tenth of a second: that one also computes, or broadcasts over,
     covariances that nobody reads. The noise belongs to it, because a gap is exact: noise is what
     the kernel cannot explain of it.
 
     Args:
+        additive: S(a).
         num_variants: Per stage.
         nearness: Weight of a choice in common, `1 / (N length_i)` per stage, shape (N,).
         signal: Variance of the process.
         noise: Variance of the noise.
         mean: Of the process before any observation.
-        shift: Of the outcome, in sqrt(gap).
-        scale: Of the outcome, in sqrt(gap).
+        shift: Of the factor.
+        scale: Of the factor.
         observed: Candidates, shape (n, N), int64.
         residual: Their outcomes less the mean, shape (n,).
     """
 
+    additive: AdditiveGap
     num_variants: tuple[int, ...]
     nearness: Tensor
     signal: float
@@ -106,11 +123,12 @@ class RootGap:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, space: SearchSpace, gp: SingleTaskGP) -> RootGap:
+    def of(cls, space: SearchSpace, additive: AdditiveGap, gp: SingleTaskGP) -> RootGap:
         """Reads the process that `fit_gp` has fitted."""
         kernel, outcome = gp.covar_module, gp.outcome_transform
         mean = gp.mean_module.constant
         return cls(
+            additive=additive,
             num_variants=tuple(len(table) for table in space.costs),
             nearness=1 / (len(space.costs) * kernel.base_kernel.lengthscale.squeeze(0)),
             signal=float(kernel.outputscale),
@@ -149,6 +167,12 @@ class RootGap:
         Returns:
             Two tensors of shape (M,), float64.
         """
+        mean, std = self.factor(candidates)
+        root = self.additive.of(candidates).clamp_min(_LEAST_GAP).sqrt()
+        return root * mean, root * std
+
+    def factor(self, candidates: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of sqrt(F(a) / S(a)); arguments and result as `predict`."""
         root, weights = self._solved
         means, variances = [candidates.new_empty(0).double()], [candidates.new_empty(0).double()]
         for rows in candidates.split(_ROWS):
@@ -166,7 +190,7 @@ class RootGap:
         proposal goes elsewhere (the Kriging believer of Ginsbourger et al. 2010).
         """
         row = torch.tensor([candidate])
-        expected = (self.predict(row)[0] - self.shift) / self.scale - self.mean
+        expected = (self.factor(row)[0] - self.shift) / self.scale - self.mean
         return replace(
             self,
             observed=torch.cat([self.observed, row]),
@@ -179,12 +203,14 @@ def root_gap_process(space: SearchSpace, observations: Observations, seed: int) 
 
     Args:
         space: The candidates.
-        observations: At least one.
+        observations: With those of all single swaps.
         seed: Of the restarts that a difficult fit makes.
     """
+    additive = AdditiveGap.observed(space, observations)
+    outcomes = factors(additive, observations)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return RootGap.of(space, fit_gp(space, observations))
+        return RootGap.of(space, additive, fit_gp(space, outcomes))
 
 
 def log_probability(process: RootGap, candidates: Tensor, tolerance: float) -> Tensor:

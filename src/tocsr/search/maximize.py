@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from tocsr.search.designs import evenly, knapsack_front
 from tocsr.seeding import numpy_rng
 
 if TYPE_CHECKING:
     from tocsr.search.space import Candidate, SearchSpace
 
 Score: TypeAlias = Callable[[Tensor], Tensor]  # candidates (M, N) -> (M,), -inf where of no use
-_NUM_STARTS = 16  # of each kind
+NUM_STARTS = 16  # of a local search, of each kind
 _NUM_PAIRED = 4  # local maxima whose neighbours at two stages are looked at too
 
 
@@ -39,7 +38,7 @@ def best_unobserved(
         space: The candidates.
         score: Higher is better; -inf for a candidate that must not be taken.
         observed: Candidates that must not be taken.
-        promising: Candidates to start a local search from, the best first, observed or not.
+        promising: Candidates to start a local search from, observed or not.
         seed: Of a local search.
 
     Returns:
@@ -66,11 +65,10 @@ def local_maximum(
 ) -> Candidate | None:
     """The best that discrete local search from several starts finds.
 
-    The starts: the first of the promising candidates, solutions of the knapsack over the proxies
-    where there are any, random candidates, and the cheapest, which satisfies any bound on the cost
-    that some candidate satisfies. From each, as long as that helps, one stage is changed for the
-    better. The best places so reached are then left for the best candidate that differs in two
-    stages, and so on until no such change helps. Arguments as of `best_unobserved`.
+    The starts: the promising candidates, random ones, and the cheapest, which satisfies any bound
+    on the cost that some candidate satisfies. From each, as long as that helps, one stage is
+    changed for the better. The best places so reached are then left for the best candidate that
+    differs in two stages, and so on until no such change helps. Arguments as of `best_unobserved`.
     """
     climb = _Climb(space, score, frozenset(observed))
     reached = climb.tops(_starts(space, promising, seed), num_changes=1)
@@ -80,10 +78,8 @@ def local_maximum(
 
 def _starts(space: SearchSpace, promising: Sequence[Candidate], seed: int) -> list[Candidate]:
     rng = numpy_rng(seed, "local search")
-    columns = [rng.choice(allowed, _NUM_STARTS).tolist() for allowed in space.choices]
-    front = knapsack_front(space) if space.proxies else []
-    solutions = [front[place] for place in evenly(len(front), _NUM_STARTS).tolist()]
-    starts = [*promising[:_NUM_STARTS], *solutions, *zip(*columns, strict=True), space.cheapest]
+    columns = [rng.choice(allowed, NUM_STARTS).tolist() for allowed in space.choices]
+    starts = [*promising, *zip(*columns, strict=True), space.cheapest]
     return list(dict.fromkeys(start for start in starts if start in space))
 
 

@@ -24,6 +24,7 @@ from tocsr.models.library import library_costs
 from tocsr.models.variants import TEACHER
 from tocsr.processes import from_main
 from tocsr.runs import phase, require_result
+from tocsr.search.additive import single_swaps
 from tocsr.search.bayesopt import optimize
 from tocsr.search.evaluation import (
     as_settings,
@@ -44,7 +45,7 @@ from tocsr.search.table import winners_table
 from tocsr.tasks import executor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -54,27 +55,6 @@ if TYPE_CHECKING:
     from tocsr.search.objectives import Library
     from tocsr.search.space import Candidate
     from tocsr.tasks import Executor
-
-
-def search_space(
-    costs: Costs, objective: str, library: Library, surrogates: Mapping[str, Any]
-) -> SearchSpace:
-    """The costs (Eq. 10) and held-out losses (Eq. 8) of every variant of every stage.
-
-    Args:
-        costs: Of the library.
-        objective: Which of them count.
-        library: Stage -> variants.
-        surrogates: `stage/variant` -> what calibrate says of it.
-    """
-    proxies = tuple(
-        tuple(
-            0.0 if name == TEACHER else surrogates[f"{stage}/{name}"]["heldout_loss"]
-            for name in names
-        )
-        for stage, names in library.items()
-    )
-    return SearchSpace(costs.by_stage(objective), proxies=proxies)
 
 
 def block_costs(config: SearchConfig, settings: bytes, folder: Path, library: Library) -> Costs:
@@ -124,7 +104,6 @@ class Search:
             optimize_front(
                 self.space,
                 evaluate,
-                config.num_initial,
                 config.num_iterations,
                 config.seed,
                 observations=known,
@@ -135,7 +114,6 @@ class Search:
                 self.space,
                 evaluate,
                 config.tolerances,
-                config.num_initial,
                 config.num_iterations,
                 config.seed,
                 observations=known,
@@ -152,7 +130,8 @@ class Search:
         for index, measured in self.pool.map(work, choices):
             candidate = ordered[index]
             self.ledger.add_(candidate, self.costs.of(choices[index]), measured, teacher_power)
-            done, total = len(self.ledger.records), self.config.num_evaluations
+            done = len(self.ledger.records)
+            total = self.config.num_evaluations(len(single_swaps(self.space)))
             self.report("search", done, max(done, total), self.incumbents())
             yield candidate, measured.gap
 
@@ -197,7 +176,7 @@ def run(config: SearchConfig, run: Run, report: Report) -> dict[str, Any]:
     settings = as_settings(config)
     pick_device("cpu", config.num_threads)  # where the optimiser computes, whoever evaluates
     costs = block_costs(config, settings, run.folder, library)
-    space = search_space(costs, config.objective, library, surrogates)
+    space = SearchSpace(costs.by_stage(config.objective))
     ledger = Ledger(run.folder / "ledger.jsonl", library)
     try:
         with executor(config.workers, config.ray) as pool:

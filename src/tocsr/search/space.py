@@ -32,17 +32,13 @@ class SearchSpace:
         costs: `costs[i][k]` is the cost of variant k in stage i, in any unit (parameters, GMACs,
             milliseconds).
         choices: The variants each stage may take, ascending; empty means all of them.
-        proxies: `proxies[i][k]` is what variant k of stage i lost when it was calibrated, 0 for
-            the teacher's own block (Eq. 8); empty where that is not known.
 
     Raises:
-        TocsrError: A cost or a proxy is negative or not finite, or choices or proxies do not fit
-            the costs.
+        TocsrError: A cost is negative or not finite, or the choices do not fit the costs.
     """
 
     costs: tuple[tuple[float, ...], ...]
     choices: tuple[tuple[int, ...], ...] = ()
-    proxies: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -53,19 +49,13 @@ class SearchSpace:
                 f"got {len(self.choices)} for {len(self.costs)} stages"
             )
         for stage, (table, allowed) in enumerate(zip(self.costs, self.choices, strict=True)):
-            _require_amounts("costs", stage, table)
+            if not all(math.isfinite(cost) and cost >= 0 for cost in table):
+                raise TocsrError(f"costs must be finite and at least 0, stage {stage} has {table}")
             if not allowed or list(allowed) != [k for k in range(len(table)) if k in allowed]:
                 raise TocsrError(
                     f"choices of stage {stage} must be some of 0..{len(table) - 1}, each once "
                     f"and ascending, got {allowed}"
                 )
-        if self.proxies and [len(t) for t in self.proxies] != [len(t) for t in self.costs]:
-            raise TocsrError(
-                "proxies must be one for each cost, "
-                f"got {[len(t) for t in self.proxies]} for {[len(t) for t in self.costs]} by stage"
-            )
-        for stage, table in enumerate(self.proxies):
-            _require_amounts("proxies", stage, table)
 
     def __contains__(self, candidate: Candidate) -> bool:
         return len(candidate) == len(self.choices) and all(
@@ -129,12 +119,6 @@ class SearchSpace:
     def cost(self, candidate: Candidate) -> float:
         """P(a) of one candidate (Eq. 10)."""
         return float(self.costs_of(torch.tensor([candidate]))[0])
-
-
-def _require_amounts(name: str, stage: int, table: tuple[float, ...]) -> None:
-    """Raises where an entry of a stage's table is negative or not finite."""
-    if not all(math.isfinite(amount) and amount >= 0 for amount in table):
-        raise TocsrError(f"{name} must be finite and at least 0, stage {stage} has {table}")
 
 
 def sums_of(tables: tuple[tuple[float, ...], ...], candidates: Tensor) -> Tensor:
