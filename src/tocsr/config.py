@@ -6,6 +6,7 @@ Imports nothing heavy, so that `--help` is instant.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -15,6 +16,7 @@ from tocsr.errors import TocsrError, did_you_mean
 
 PRESETS = Path(__file__).parent / "presets"
 DEGRADATIONS = Path(__file__).parent / "assets" / "degradations"
+TASKS = Path(__file__).parent / "assets" / "tasks.yaml"
 BICUBIC = "bicubic"  # the degradation that needs no settings
 
 
@@ -108,17 +110,21 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One folder of photos, or the WebDataset shards of one data set, in a mixture.
+    """One folder of photos, the WebDataset shards of one data set, or pairs, in a mixture.
 
     Args:
         path: Folder of photos or of .tar shards, searched with its subfolders; or a shard, or
             shards by braces, NAME-{000000..000084}.tar; `builtin` means the photos in the package.
+            A folder that holds hr and lr is one of pairs.
+        lr: Folder of a low-resolution image for each photo in the folder `path`, of the same name,
+            which then stands in for one made by the task's degradation; empty for photos alone.
         weight: Share of the samples, relative to the other sources.
         limit: Takes only the first so many photos by name, or in the order of the shards; 0 takes
             all.
     """
 
     path: str
+    lr: str = ""
     weight: float = 1.0
     limit: int = 0
 
@@ -139,7 +145,7 @@ class DataConfig:
     """Photos and the crops taken from them.
 
     Args:
-        sources: Folders of photos or WebDataset shards, with their weights and limits.
+        sources: Folders of photos or of pairs, or WebDataset shards, with their weights and limits.
         fraction: Share of each source that is used, after its limit, in (0, 1].
         crop: Side of the square crops in high-resolution pixels.
         align: Crops begin at multiples of so many pixels; 8 puts them on the grid of latents.
@@ -175,24 +181,74 @@ def check_degradation(name: str, option: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskConfig:
-    """What the network restores.
+class TaskRow:
+    """What there is to say of a task, as `assets/tasks.yaml` has it.
 
     Args:
+        condition: What the network restores from, beside noise. low-resolution: the degraded photo,
+            upsampled to the photo's size and encoded (Eq. 19).
         upscale: Factor between the low- and the high-resolution side.
-        degradation: How a low-resolution image is made from a photo: bicubic, or of second order:
-            hard (Real-ESRGAN's), mild (StableSR's), or as a YAML file says.
+        degradation: How a low-resolution image is made from a photo.
+        metrics: What a finished model is measured with.
     """
 
-    upscale: int = 4
-    degradation: str = BICUBIC
+    condition: Literal["low-resolution"]
+    upscale: int
+    degradation: str
+    metrics: list[str]
+
+
+@cache
+def task_rows() -> dict[str, TaskRow]:
+    """The tasks by name."""
+    return {name: TaskRow(**row) for name, row in read_yaml(TASKS).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """What the network restores: a row of the table of tasks, parts of which may be replaced.
+
+    Args:
+        name: Row that gives what is not given here: sr-x4 or sr-x2.
+        upscale: Factor between the low- and the high-resolution side, 1, 2, 4 or 8; 0 takes the
+            row's.
+        degradation: How a low-resolution image is made from a photo: bicubic, or of second order:
+            hard (Real-ESRGAN's), mild (StableSR's), or as a YAML file says; empty takes the row's.
+    """
+
+    name: str = "sr-x4"
+    upscale: int = 0
+    degradation: str = ""
 
     def __post_init__(self) -> None:
+        rows = task_rows()
+        require(
+            self.name in rows,
+            f"task.name: no task is called '{self.name}'",
+            did_you_mean(self.name, rows),
+        )
+        object.__setattr__(self, "upscale", self.upscale or self.row.upscale)
+        object.__setattr__(self, "degradation", self.degradation or self.row.degradation)
         # crops are multiples of 64 pixels, and a factor must divide them
         require(
             self.upscale in (1, 2, 4, 8), f"task.upscale must be 1, 2, 4 or 8, got {self.upscale}"
         )
         check_degradation(self.degradation, "task.degradation")
+
+    @property
+    def row(self) -> TaskRow:
+        """The row of that name, whatever of it is replaced here."""
+        return task_rows()[self.name]
+
+    @property
+    def condition(self) -> str:
+        """What the network restores from."""
+        return self.row.condition
+
+    @property
+    def metrics(self) -> list[str]:
+        """What a finished model is measured with."""
+        return self.row.metrics
 
     @property
     def degradation_name(self) -> str:
@@ -274,4 +330,7 @@ def preset_values(preset: str, config: type[PhaseConfig]) -> dict[str, Any]:
     own = read_yaml(own_path) if own_path.exists() else {}
     check_keys(config, common, str(common_path))
     check_keys(config, own, str(own_path))
-    return merged(merged(common, own), {"preset": preset})
+    # a TaskConfig has taken its row's values; as defaults they would outlive another row's name
+    unset = {"task": {field.name: field.default for field in fields(TaskConfig)}}
+    below = unset if "task" in known else {}
+    return merged(merged(merged(below, common), own), {"preset": preset})

@@ -101,6 +101,9 @@ def _with_defaults(before: dict[str, Any], config: Any) -> dict[str, Any]:
             completed[name] = as_plain(field.default)
         elif is_dataclass(value) and isinstance(before.get(name), dict):
             completed[name] = _with_defaults(before[name], value)
+        elif isinstance(value, list) and len(value) == len(before.get(name) or ()):
+            pairs = zip(before[name], value, strict=True)
+            completed[name] = [_with_defaults(b, v) if is_dataclass(v) else b for b, v in pairs]
     return completed
 
 

@@ -1,4 +1,5 @@
 import hashlib
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_samples_are_those_of_the_first_version(tmp_path):
 def test_a_place_says_which_pixels_a_sample_is(photos, align):
     data = crops(photos, align=align)
     for i in range(64):
-        sample, _, place = data[i]
+        sample, _, place, _ = data[i]
         pixels = np.asarray(Image.open(place.file))
         crop = pixels[place.top : place.top + 64, place.left : place.left + 64]
         assert np.array_equal(to_uint8(sample), crop[:, ::-1] if place.mirrored else crop)
@@ -108,17 +109,48 @@ def test_weights_are_shares_of_the_samples(photos, tmp_path_factory):
     assert abs(share - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_photo_smaller_than_the_crop_is_named_in_one_line(tmp_path, num_workers):
-    Image.new("RGB", (40, 90)).save(tmp_path / "small.png")
-    line = r"^photos must be at least 64 x 64, \S*small\.png is 40 x 90; leave out .*data\.crop$"
+def test_all_photos_smaller_than_the_crop_are_named_before_the_first_sample(photos):
+    for i, size in enumerate([(40, 90), (90, 40), (63, 63), (64, 64), (8, 8), (1, 900)]):
+        Image.new("RGB", size).save(photos / f"a{i}.png")
+    line = (
+        r"^photos must be readable and at least 64 x 64, 5 of the 10 in data source '\S*' are not: "
+        r"\S*a0\.png is 40 x 90, \S*a1\.png is 90 x 40, \S*a2\.png is 63 x 63 and 2 more; "
+        r"leave them out, or set a smaller data\.crop$"
+    )
     with pytest.raises(TocsrError, match=line):
-        next(batches(crops(tmp_path), 4, [0], num_workers))
+        crops(photos)
 
 
-def test_photos_are_first_opened_when_they_are_drawn(photos):
+def test_a_file_without_the_header_of_a_photo_is_named_before_the_first_sample(photos):
     (photos / "9.png").write_bytes(b"no photo")
-    assert len(crops(photos).sources[0]) == 5
+    with pytest.raises(TocsrError, match=r"1 of the 5 .* \S*9\.png is not a readable image; leave"):
+        crops(photos)
+
+
+@pytest.mark.parametrize("size", [(64, 200), (200, 64), (64, 64)])
+def test_a_side_as_long_as_the_crop_is_enough(tmp_path, size):
+    Image.new("RGB", size).save(tmp_path / "x.png")
+    assert crops(tmp_path)[0].image.shape == (3, 64, 64)
+
+
+def test_a_photo_is_mirrored_left_to_right_and_in_no_other_way(tmp_path):
+    rows, columns = np.mgrid[:64, :64].astype(np.uint8)
+    Image.fromarray(np.dstack([rows, columns, rows])).save(tmp_path / "ramp.png")
+    data = crops(tmp_path)
+    seen = {tuple(to_uint8(data[i].image)[[0, 0, -1], [0, -1, 0], :2].ravel()) for i in range(32)}
+    upright, mirrored = (0, 0, 0, 63, 63, 0), (0, 63, 0, 0, 63, 63)
+    assert seen == {upright, mirrored}
+
+
+@pytest.mark.parametrize("stopped", [1, 4, 9])
+def test_two_workers_neither_repeat_nor_drop_a_sample_across_a_resume(photos, stopped):
+    whole = list(batches(crops(photos), 4, range(10)))
+    first = islice(batches(crops(photos), 4, range(10), num_workers=2), stopped)
+    then = batches(crops(photos), 4, range(stopped, 10), num_workers=2)
+    got = [*first, *then]
+    assert [i for batch in got for i in batch.indices] == list(range(40))
+    assert [batch.places for batch in got] == [batch.places for batch in whole]
+    assert all(torch.equal(a.images, b.images) for a, b in zip(got, whole, strict=True))
 
 
 def test_the_cache_keeps_at_least_the_photo_in_use(photos):

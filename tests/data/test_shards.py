@@ -229,6 +229,17 @@ def test_a_header_broken_in_the_middle_does_not_shorten_a_shard(pair):
         shard_members(shard)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_member_smaller_than_the_crop_is_named_when_it_is_first_used(tmp_path, num_workers):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 90)).save(file, "PNG")
+    shard = write_shard(tmp_path / "x.tar", {"small.png": file.getvalue()})
+    data = PhotoCrops(DataConfig(sources=[Source(path=str(shard))], crop=64), 0, 4)
+    line = r"^photos must be at least 64 x 64, \S*x\.tar/small\.png is 40 x 90; leave .*data\.crop$"
+    with pytest.raises(TocsrError, match=line):
+        next(batches(data, 4, [0], num_workers))
+
+
 def test_a_broken_member_names_itself(tmp_path):
     shard = write_shard(tmp_path / "x.tar", {"a.png": encoded(0)[:500]})
     data = PhotoCrops(DataConfig(sources=[Source(path=str(shard))], crop=64), 0, 1)

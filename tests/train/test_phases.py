@@ -1,5 +1,6 @@
 """What each training phase leaves in its run folder, and what it makes of it."""
 
+import dataclasses
 import json
 
 import pytest
@@ -141,6 +142,21 @@ def test_an_option_that_a_run_folder_is_too_old_for_counts_as_its_default(tmp_pa
     Run.open(micro_config("finetune", runs)).close()
     with pytest.raises(TocsrError, match=r"data\.align \(was 1, now 8\)"):
         Run.open(micro_config("finetune", runs, "--data.align=8"))
+
+
+def test_an_option_of_a_source_that_a_run_folder_is_too_old_for_counts_as_its_default(tmp_path):
+    config = micro_config("train-sr", tmp_path)
+    Run.open(config).close()
+    path = config.folder / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["task"] = {"upscale": 4, "degradation": "bicubic"}
+    del settings["data"]["sources"][0]["lr"]
+    path.write_text(yaml.safe_dump(settings))
+    Run.open(config).close()
+    source = dataclasses.replace(config.data.sources[0], lr="elsewhere")
+    data = dataclasses.replace(config.data, sources=[source])
+    with pytest.raises(TocsrError, match=r"data\.sources \(was"):
+        Run.open(dataclasses.replace(config, data=data))
 
 
 def test_a_run_folder_of_another_preset_is_refused(finished_runs):

@@ -6,16 +6,18 @@ sample is the same pixels whatever the batch, the worker or the number of times 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tocsr.data.sources import list_photos, read_photo
+from tocsr.data.sizes import check_sizes, pair_factor
+from tocsr.data.sources import Photo, list_photos, read_photo
 from tocsr.errors import TocsrError
 from tocsr.seeding import numpy_rng
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tocsr.config import DataConfig
-    from tocsr.data.sources import Photo
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,14 @@ class Batch:
         images: (B, 3, crop, crop) in [-1, 1].
         indices: Sample index of each.
         places: Where each was cut.
+        lr: (B, 3, crop / f, crop / f) in [-1, 1], the low-resolution crops of pairs with the factor
+            f, NaN throughout in a sample whose source has none; None where no source has any.
     """
 
     images: Tensor
     indices: list[int]
     places: list[Place]
+    lr: Tensor | None = None
 
     @property
     def files(self) -> list[str]:
@@ -66,17 +70,36 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its images on `device`."""
-        return Batch(self.images.to(device), self.indices, self.places)
+        lr = None if self.lr is None else self.lr.to(device)
+        return replace(self, images=self.images.to(device), lr=lr)
 
     def split(self, parts: int) -> list[Batch]:
         """Equal micro-batches, in order."""
         if len(self.indices) % parts:
             raise ValueError(f"a batch of {len(self.indices)} cannot be split into {parts} parts")
         size = len(self.indices) // parts
+        slices = [slice(i, i + size) for i in range(0, size * parts, size)]
+        lrs = [None if self.lr is None else self.lr[part] for part in slices]
         return [
-            Batch(self.images[i : i + size], self.indices[i : i + size], self.places[i : i + size])
-            for i in range(0, size * parts, size)
+            Batch(self.images[part], self.indices[part], self.places[part], lr)
+            for part, lr in zip(slices, lrs, strict=True)
         ]
+
+
+class Sample(NamedTuple):
+    """One crop.
+
+    Args:
+        image: (3, crop, crop) in [-1, 1].
+        sample_index: Which of the dataset's samples it is.
+        place: Where it was cut.
+        lr: As in `Batch`, of one sample.
+    """
+
+    image: Tensor
+    sample_index: int
+    place: Place
+    lr: Tensor | None = None
 
 
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:
@@ -90,20 +113,29 @@ def to_uint8(image: Tensor) -> NDArray[np.uint8]:
     return levels.permute(1, 2, 0).cpu().numpy()
 
 
-class PhotoCrops(Dataset[tuple[Tensor, int, Place]]):
+class PhotoCrops(Dataset[Sample]):
     """Random crops, mirrored half of the time, from a weighted mixture of sources.
+
+    From a pair both halves are cut, so that they show the same: there crops begin at multiples of
+    the factor.
 
     Args:
         config: Sources, size and alignment of the crops, cache.
         seed: Seed of every choice.
         num_samples: Length; sample i is the same for every length.
         num_distinct: Sample i is sample i modulo this, index included; 0 for no repetition.
+
+    Raises:
+        TocsrError: A source has no photos, or photos that no crop can be cut from.
     """
 
     def __init__(
         self, config: DataConfig, seed: int, num_samples: int, num_distinct: int = 0
     ) -> None:
         self.sources = [list_photos(source, config.fraction) for source in config.sources]
+        for source, photos in zip(config.sources, self.sources, strict=True):
+            check_sizes(source.path, photos, config.crop)
+        self.factor = pair_factor(self.sources, config.crop)
         weights = np.array([source.weight for source in config.sources])
         self.shares = np.cumsum(weights) / weights.sum()
         self.crop, self.align = config.crop, config.align
@@ -115,32 +147,38 @@ class PhotoCrops(Dataset[tuple[Tensor, int, Place]]):
     def __len__(self) -> int:
         return self.num_samples
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, Place]:
+    def __getitem__(self, index: int) -> Sample:
         index %= self.num_distinct
         rng = numpy_rng(self.seed, "crop", index)
         photos = self.sources[int(np.searchsorted(self.shares, rng.random(), side="right"))]
         photo = photos[int(rng.integers(len(photos)))]
         pixels = self._pixels(photo)
         height, width = pixels.shape[:2]
-        top = self.align * int(rng.integers((height - self.crop) // self.align + 1))
-        left = self.align * int(rng.integers((width - self.crop) // self.align + 1))
-        crop = pixels[top : top + self.crop, left : left + self.crop]
-        mirrored = bool(rng.random() < 0.5)
-        if mirrored:
-            crop = crop[:, ::-1]
-        place = Place(str(photo), top, left, mirrored)
-        return to_tensor(np.ascontiguousarray(crop)), index, place
+        if min(height, width) < self.crop:  # of a file this was seen before the first sample
+            raise TocsrError(
+                f"photos must be at least {self.crop} x {self.crop}, {photo} is {width} x {height}",
+                "leave out all photos with a shorter side, or set a smaller data.crop",
+            )
+        align = math.lcm(self.align, self.factor) if photo.lr else self.align
+        top = align * int(rng.integers((height - self.crop) // align + 1))
+        left = align * int(rng.integers((width - self.crop) // align + 1))
+        place = Place(str(photo), top, left, mirrored=bool(rng.random() < 0.5))
+        return Sample(_cut(pixels, place, self.crop), index, place, self._lr_crop(photo, place))
+
+    def _lr_crop(self, photo: Photo, place: Place) -> Tensor | None:
+        """What the low-resolution image shows of a crop; NaN where only others have one."""
+        if not self.factor:
+            return None
+        side = self.crop // self.factor
+        if photo.lr is None:
+            return torch.full((3, side, side), torch.nan)
+        small = replace(place, top=place.top // self.factor, left=place.left // self.factor)
+        return _cut(self._pixels(Photo(photo.lr)), small, side)
 
     def _pixels(self, photo: Photo) -> NDArray[np.uint8]:
         """The photo, decoded; the one just used is kept even where it alone fills the cache."""
         if photo not in self.cache:
             pixels = read_photo(photo)
-            if min(pixels.shape[:2]) < self.crop:
-                raise TocsrError(
-                    f"photos must be at least {self.crop} x {self.crop}, {photo} is "
-                    f"{pixels.shape[1]} x {pixels.shape[0]}",
-                    "leave out all photos with a shorter side, or set a smaller data.crop",
-                )
             self.cache[photo] = pixels
             self.cached_bytes += pixels.nbytes
             while len(self.cache) > 1 and self.cached_bytes > self.max_cached_bytes:
@@ -149,28 +187,35 @@ class PhotoCrops(Dataset[tuple[Tensor, int, Place]]):
         return self.cache[photo]
 
 
+def _cut(pixels: NDArray[np.uint8], place: Place, side: int) -> Tensor:
+    """The crop at a place, (3, side, side) in [-1, 1]."""
+    crop = pixels[place.top : place.top + side, place.left : place.left + side]
+    return to_tensor(np.ascontiguousarray(crop[:, ::-1] if place.mirrored else crop))
+
+
 class _Handing(Dataset[Any]):
     """Hands an error over in place of samples; raised in a worker it would come as a traceback."""
 
-    def __init__(self, dataset: Dataset[tuple[Tensor, int, Place]]) -> None:
+    def __init__(self, dataset: Dataset[Sample]) -> None:
         self.dataset = dataset
 
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int, Place]] | TocsrError:
+    def __getitems__(self, indices: list[int]) -> list[Sample] | TocsrError:
         try:
             return [self.dataset[index] for index in indices]
         except TocsrError as error:
             return error
 
 
-def _collate(samples: list[tuple[Tensor, int, Place]] | TocsrError) -> Batch | TocsrError:
+def _collate(samples: list[Sample] | TocsrError) -> Batch | TocsrError:
     if isinstance(samples, TocsrError):
         return samples
-    images, indices, places = zip(*samples, strict=True)
-    return Batch(torch.stack(images), list(indices), list(places))
+    images, indices, places, lrs = zip(*samples, strict=True)
+    lr = None if lrs[0] is None else torch.stack(lrs)
+    return Batch(torch.stack(images), list(indices), list(places), lr)
 
 
 def batches(
-    dataset: Dataset[tuple[Tensor, int, Place]],
+    dataset: Dataset[Sample],
     batch_size: int,
     steps: Iterable[int],
     num_workers: int = 0,

@@ -1,8 +1,10 @@
-"""The photos of a source, a folder or WebDataset shards, by name, and their pixels."""
+"""The photos of a source, a folder, pairs or WebDataset shards, by name, and their pixels."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tocsr.data.pairs import matched, pair_folders
 from tocsr.data.shards import COMPRESSED, expand_braces, read_member, shard_members
 from tocsr.errors import TocsrError
 
@@ -34,12 +37,14 @@ class Photo:
         member: Its path in the shard; empty for an image file.
         offset: Where its first byte lies in the shard.
         size: Its bytes in the shard.
+        lr: The file of its low-resolution image, where a source of pairs gives one.
     """
 
     path: Path
     member: str = ""
     offset: int = 0
     size: int = 0
+    lr: Path | None = None
 
     def __str__(self) -> str:
         return f"{self.path}/{self.member}" if self.member else str(self.path)
@@ -61,17 +66,34 @@ def read_photo(photo: Photo) -> NDArray[np.uint8]:
     Raises:
         TocsrError: Missing, truncated, not an image, or of 32-bit pixels.
     """
+    with _naming(photo), Image.open(BytesIO(photo.read())) as image:
+        if image.mode in ("I", "F"):
+            raise TocsrError(
+                f"photos must have 8 or 16 bits per channel, {photo} has 32",
+                "save it with 16 or leave it out",
+            )
+        if image.mode.startswith("I;16"):  # Pillow would clip all above 255 to white
+            levels = (np.asarray(image) >> 8).astype(np.uint8)
+            return np.repeat(levels[:, :, None], 3, axis=2)
+        return np.asarray(image.convert("RGB"))
+
+
+@cache
+def file_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image file, from its header, which is read once a process.
+
+    Raises:
+        TocsrError: Missing, or its header is not an image's.
+    """
+    with _naming(path), Image.open(path) as image:
+        return image.size
+
+
+@contextmanager
+def _naming(photo: Photo | Path) -> Iterator[None]:
+    """Turns what Pillow raises into an error that names the photo."""
     try:
-        with Image.open(BytesIO(photo.read())) as image:
-            if image.mode in ("I", "F"):
-                raise TocsrError(
-                    f"photos must have 8 or 16 bits per channel, {photo} has 32",
-                    "save it with 16 or leave it out",
-                )
-            if image.mode.startswith("I;16"):  # Pillow would clip all above 255 to white
-                levels = (np.asarray(image) >> 8).astype(np.uint8)
-                return np.repeat(levels[:, :, None], 3, axis=2)
-            return np.asarray(image.convert("RGB"))
+        yield
     except UnidentifiedImageError as error:  # whose own text names a buffer in memory
         raise TocsrError(f"{photo} is not a readable image", "remove or replace it") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -83,16 +105,19 @@ def read_photo(photo: Photo) -> NDArray[np.uint8]:
 def list_photos(source: Source, fraction: float = 1.0) -> list[Photo]:
     """The photos of a source by name, those of shards in the order of the archives.
 
-    Only names are read: a photo that is broken or too small is found when it is first used.
+    Only names are read, nothing of what is in the photos.
 
     Args:
-        source: A folder, a shard, or shards by braces; its limit keeps the first photos.
+        source: A folder, pairs, a shard, or shards by braces; its limit keeps the first photos.
         fraction: Then keeps an evenly spread share of them.
 
     Raises:
-        TocsrError: Missing, without a photo, compressed shards, or photos and shards mixed.
+        TocsrError: Missing, without a photo, compressed shards, photos and shards mixed, or pairs
+            that lack one half.
     """
-    photos = list(islice(_photos(source), source.limit or None))
+    folders = pair_folders(source)
+    found = _pairs(*folders) if folders else _photos(source)
+    photos = list(islice(found, source.limit or None))
     keep = max(round(len(photos) * fraction), 1)
     photos = [photos[i * len(photos) // keep] for i in range(keep)] if photos else []
     if not photos:
@@ -124,10 +149,29 @@ def _photos(source: Source) -> Iterator[Photo]:
     return _photos_of_shards(shards)
 
 
-def _photos_of_folder(folder: Path) -> Iterator[Photo]:
+def _pairs(hr: Path, lr: Path) -> Iterator[Photo]:
+    for folder in (hr, lr):
+        if not folder.is_dir():
+            raise TocsrError(
+                f"pairs must lie in two folders, and '{folder}' is none",
+                "set path and lr in data.sources",
+            )
+    pairs = matched((hr, _images(_files(hr))), (lr, _images(_files(lr))))
+    return (Photo(path, lr=other) for path, other in pairs)
+
+
+def _files(folder: Path) -> list[Path]:
     # hidden files are no photos: macOS leaves ._NAME.jpg beside NAME.jpg
-    files = [path for path in folder.rglob("*") if not path.name.startswith(".")]
-    photos = sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    return [path for path in folder.rglob("*") if not path.name.startswith(".")]
+
+
+def _images(files: list[Path]) -> list[Path]:
+    return sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+
+
+def _photos_of_folder(folder: Path) -> Iterator[Photo]:
+    files = _files(folder)
+    photos = _images(files)
     shards = sorted(path for path in files if path.suffix == ".tar")
     if photos and shards:
         raise TocsrError(

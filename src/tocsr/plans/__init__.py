@@ -16,10 +16,10 @@ from tocsr.options import hand_on, read_config
 from tocsr.plans.library import library_rows, phase_library
 from tocsr.plans.networks import network_rows, phase_networks
 from tocsr.plans.training import training_rows
-from tocsr.runs import read_result
+from tocsr.runs import as_plain, read_result
 
 if TYPE_CHECKING:
-    from tocsr.config import DataConfig, PhaseConfig
+    from tocsr.config import DataConfig, PhaseConfig, TaskConfig
 
 MADE_BY = {
     "pretrain": ["vae/", "vae_teacher/", "unet/"],
@@ -43,17 +43,24 @@ def _shapes_row(data: DataConfig, networks: dict[str, Any]) -> str:
 
 
 def _data_rows(data: DataConfig) -> dict[str, str]:
-    """Each source's photos after its limit, and its share of the samples."""
+    """Each source's photos or pairs after its limit, and its share of the samples."""
     rows = {}
     weights = sum(source.weight for source in data.sources)
     for source in data.sources:
         limit = f", limit {source.limit:,}" if source.limit else ""
         try:
-            photos = f"{len(list_photos(source, data.fraction)):,} photos"
+            listed = list_photos(source, data.fraction)
+            photos = f"{len(listed):,} {'pairs' if listed[0].lr else 'photos'}"
         except TocsrError as error:
             photos = f"not there yet: {error.message}"
         rows[source.path] = f"{photos} ({source.weight / weights:.1%} of the samples{limit})"
     return rows
+
+
+def _task_rows(task: TaskConfig) -> dict[str, Any]:
+    """The task, with what replaces parts of its row."""
+    metrics = ", ".join(task.metrics)
+    return {**as_plain(task), "condition": task.condition, "metrics": metrics}
 
 
 def plan_phase(config: PhaseConfig, *, step: bool = True) -> dict[str, Any]:
@@ -83,6 +90,8 @@ def plan_phase(config: PhaseConfig, *, step: bool = True) -> dict[str, Any]:
         result["trainings"] = trainings
     if config.verb in ("calibrate", "search"):
         result |= library_rows(config, phase_library(config, networks["unet"]))
+    if task := getattr(config, "task", None):
+        result["task"] = _task_rows(task)
     if data := getattr(config, "data", None):
         result["shapes"] = _shapes_row(data, networks)
         result["data"] = _data_rows(data)
