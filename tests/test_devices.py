@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tocsr.devices import pick_device
-from tocsr.errors import TocsrError
+from tocsr.errors import TocsrError, is_out_of_memory
 
 
 @pytest.fixture
@@ -33,3 +33,10 @@ def test_a_process_takes_the_gpu_of_its_own_number(second_of_two):
 def test_a_device_that_all_processes_would_share_is_refused(second_of_two, name):
     with pytest.raises(TocsrError, match=f"2 processes train on device cuda or cpu, got '{name}'"):
         pick_device(name)
+
+
+def test_an_allocation_that_torch_refuses_counts_as_memory_that_ran_out():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))

@@ -60,8 +60,9 @@ def is_out_of_space(error: BaseException) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the CPU's memory ran out, or an accelerator's (PyTorch's own exception)."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    """Whether the CPU's memory ran out, or an accelerator's (PyTorch's own exceptions)."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
