@@ -11,6 +11,7 @@ from micro import MICRO
 
 from tocsr.cli import main
 from tocsr.errors import ExitCode, did_you_mean, is_out_of_space
+from tocsr.options import read_config
 
 
 def said(capsys) -> str:
@@ -163,3 +164,11 @@ def test_short_options_and_bare_switches_are_understood():
     config = read_config("upscale", ["a.png", "--overwrite", "-o", "out", "-t", "64"])[0]
     assert (config.overwrite, config.output, config.tile) == (True, Path("out"), 64)
     assert config.inputs == [Path("a.png")]
+
+
+def test_several_values_of_one_option_are_words_or_a_list():
+    told = ["--hr=a", "--sr", "b", "c", "--seed=1"]
+    config, _ = read_config("evaluate", told)
+    assert config.sr == (Path("b"), Path("c"))
+    assert config.seed == 1
+    assert read_config("evaluate", ["--hr=a", "--sr=[b,c]", "--seed=1"])[0] == config

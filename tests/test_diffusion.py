@@ -90,17 +90,42 @@ def test_timesteps_are_spaced_as_diffusers_trailing_ones(num_denoise_steps):
     assert SCHEDULE.trailing_timesteps(num_denoise_steps) == scheduler.timesteps.tolist()
 
 
-# Divisors of 1000: for others diffusers steps to t - 1000 // n, which is not its own next timestep.
-@pytest.mark.parametrize("num_denoise_steps", [1, 4, 20])
-def test_ddim_agrees_with_diffusers(num_denoise_steps):
+def reference_ddim(num_denoise_steps: int, own_list: bool) -> tuple[torch.Tensor, list[int]]:
+    """z_0 by diffusers' DDIM, and the timesteps between which it steps.
+
+    Where the number does not divide 1000, diffusers steps from t to t - 1000 // number, which is
+    not the next timestep of its own list; `own_list` makes it step there.
+    """
     scheduler = reference_scheduler()
     scheduler.set_timesteps(num_denoise_steps)
-    noisy = NOISE
-    for t in scheduler.timesteps:
-        noisy = scheduler.step(toy_denoiser(noisy, t.expand(3)), t, noisy).prev_sample
+    timesteps, noisy, landed = scheduler.timesteps.tolist(), NOISE, []
+    for now, following in zip(timesteps, [*timesteps[1:], -1], strict=True):
+        if own_list:  # a step of its own length
+            scheduler.register_to_config(num_train_timesteps=now - following)
+            scheduler.num_inference_steps = 1
+        landed.append(now - scheduler.config.num_train_timesteps // scheduler.num_inference_steps)
+        prediction = toy_denoiser(noisy, torch.full((3,), now))
+        noisy = scheduler.step(prediction, now, noisy).prev_sample
+    return noisy, landed
+
+
+@pytest.mark.parametrize("num_denoise_steps", [1, 2, 4, 20, 50])
+def test_ddim_agrees_with_diffusers(num_denoise_steps):
     ours = ddim_sample(toy_denoiser, SCHEDULE, NOISE, num_denoise_steps)
-    # the last step lands on z_0 itself (alpha_bar = 1); 2e-4: float32 over 20 steps
-    torch.testing.assert_close(ours, noisy, rtol=2e-4, atol=2e-4)
+    theirs, _ = reference_ddim(num_denoise_steps, own_list=False)
+    # the last step lands on z_0 itself (alpha_bar = 1); 2e-4: float32 over 50 steps
+    torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("num_denoise_steps", [3, 7, 15, 30])
+def test_where_steps_do_not_divide_1000_ddim_goes_through_diffusers_own_timesteps(
+    num_denoise_steps,
+):
+    ours = ddim_sample(toy_denoiser, SCHEDULE, NOISE, num_denoise_steps)
+    theirs, landed = reference_ddim(num_denoise_steps, own_list=True)
+    assert landed == [*SCHEDULE.trailing_timesteps(num_denoise_steps)[1:], -1]
+    torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-4)
+    assert reference_ddim(num_denoise_steps, own_list=False)[1] != landed
 
 
 def test_clipping_bounds_the_sample():

@@ -204,6 +204,13 @@ def task_rows() -> dict[str, TaskRow]:
     return {name: TaskRow(**row) for name, row in read_yaml(TASKS).items()}
 
 
+def task_row(name: str) -> TaskRow:
+    """The task of that name; raises a usage error where there is none."""
+    rows = task_rows()
+    require(name in rows, f"no task is called '{name}'", did_you_mean(name, rows))
+    return rows[name]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
     """What the network restores: a row of the table of tasks, parts of which may be replaced.
@@ -221,12 +228,6 @@ class TaskConfig:
     degradation: str = ""
 
     def __post_init__(self) -> None:
-        rows = task_rows()
-        require(
-            self.name in rows,
-            f"task.name: no task is called '{self.name}'",
-            did_you_mean(self.name, rows),
-        )
         object.__setattr__(self, "upscale", self.upscale or self.row.upscale)
         object.__setattr__(self, "degradation", self.degradation or self.row.degradation)
         # crops are multiples of 64 pixels, and a factor must divide them
@@ -238,7 +239,7 @@ class TaskConfig:
     @property
     def row(self) -> TaskRow:
         """The row of that name, whatever of it is replaced here."""
-        return task_rows()[self.name]
+        return task_row(self.name)
 
     @property
     def condition(self) -> str:

@@ -5,6 +5,7 @@ Options and help are made by jsonargparse from the verb's dataclass.
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -72,7 +73,19 @@ def _spelled_out(config: type, argv: list[str]) -> list[str]:
     for word, following in zip_longest(argv, argv[1:]):
         alone = word in switches and following not in ("true", "false")
         words.append(f"{word}=true" if alone else short.get(word, word))
-    return words
+    return _gathered(words, {f"--{f.name}" for f in fields(config) if str(f.type)[:6] == "tuple["})
+
+
+def _gathered(words: list[str], several: set[str]) -> list[str]:
+    """The words after an option that takes several as one list: `--sr a b` is `--sr=["a", "b"]`."""
+    found, left = [], list(words)
+    while left:
+        word, values = left.pop(0), []
+        if word in several and left and not left[0].startswith("["):
+            while left and not left[0].startswith("-"):
+                values.append(left.pop(0))
+        found.append(f"{word}={json.dumps(values)}" if values else word)
+    return found
 
 
 def read_config(name: str, argv: list[str]) -> tuple[Any, bool]:

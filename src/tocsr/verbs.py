@@ -43,6 +43,7 @@ VERBS: dict[str, Verb] = {
     "recipe": Verb("run the phases of a preset in order", "recipe", "search"),
     "upscale": Verb("upscale photos", "deploy"),
     "degrade": Verb("make low-resolution images of photos", "deploy", "torch"),
+    "evaluate": Verb("measure results against references", "deploy", "torch"),
     "profile": Verb("count parameters and GMACs", "deploy", "torch"),
     "export": Verb("write a finished model's ONNX graph", "deploy", "export"),
 }

@@ -32,7 +32,7 @@ def test_the_help_names_every_task(name):
 
 
 def test_an_unknown_task_names_the_nearest():
-    line = r"^task\.name: no task is called 'sr-x3'; did you mean 'sr-x[24]'\?$"
+    line = r"^no task is called 'sr-x3'; did you mean 'sr-x[24]'\?$"
     with pytest.raises(TocsrError, match=line):
         TaskConfig(name="sr-x3")
 
@@ -80,7 +80,7 @@ def test_a_plan_says_what_is_restored_and_from_how_many_pairs(tmp_path):
         "upscale": 2,
         "degradation": "mild",
         "condition": "low-resolution",
-        "metrics": "psnr_y, ssim_y, st_lpips, niqe",
+        "metrics": "psnr-y, ssim-y, stlpips, niqe",
     }
 
 

@@ -46,7 +46,7 @@ def settings(photos: Path, **options) -> DegradeConfig:
     ("options", "message"),
     [
         ({"inputs": []}, "at least one photo"),
-        ({"factor": 0}, "factor must be at least 1, got 0"),
+        ({"factor": -1}, "factor must be at least 1, got -1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
         ({"num_threads": -1}, "num_threads must be at least 0, got -1"),
         ({"degradation": "harde"}, "called 'harde'; did you mean 'hard'"),

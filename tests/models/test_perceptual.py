@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 from safetensors.torch import save_file
@@ -10,7 +11,9 @@ from safetensors.torch import save_file
 import tocsr
 from tocsr.data.images import to_tensor
 from tocsr.errors import ExitCode, TocsrError
-from tocsr.models.perceptual import MIN_SIDE, ShiftTolerantLPIPS
+from tocsr.models.perceptual import MIN_SIDE, EncoderDistance, ShiftTolerantLPIPS
+from tocsr.models.taesd import TinyAutoencoder
+from tocsr.models.vae import LocalAutoencoder
 
 TRUNKS = ["alex", "vgg"]
 PHOTO = Path(tocsr.__file__).parent / "assets" / "photos" / "p000_1.webp"
@@ -208,3 +211,53 @@ def test_a_file_that_is_missing_or_of_another_network_is_named(files, tmp_path):
     with pytest.raises(TocsrError, match=r"part\.safetensors does not hold whole weights") as part:
         ShiftTolerantLPIPS.from_file(tmp_path / "part.safetensors")
     assert {missing.value.code, part.value.code} == {ExitCode.MODEL}
+
+
+VAES = {
+    "local": lambda: LocalAutoencoder(4, (8, 12), 1, 1),
+    "taesd": lambda: TinyAutoencoder(4, 8),
+    "tiny": lambda: AutoencoderTiny(
+        encoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
+        decoder_block_out_channels=(8, 8), num_decoder_blocks=(1, 1),
+    ),
+    "kl": lambda: AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2,
+        block_out_channels=[8, 8], norm_num_groups=4,
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=VAES)
+def encoder_distance(request):
+    torch.manual_seed(0)
+    return EncoderDistance(VAES[request.param]().requires_grad_(False))
+
+
+def test_the_encoders_distance_is_zero_for_equal_images_and_each_has_its_own(encoder_distance):
+    x, y = image_pair(32, 40)
+    assert encoder_distance(x, x).tolist() == [0, 0]
+    distances = encoder_distance(x, y)
+    assert (distances > 1e-4).all()
+    alone = torch.cat([encoder_distance(x[i : i + 1], y[i : i + 1]) for i in range(2)])
+    # 1e-4: convolutions of another batch size may sum in another order
+    torch.testing.assert_close(distances, alone, rtol=1e-4, atol=0)
+
+
+def test_the_encoders_distance_trains_the_first_image_alone(encoder_distance):
+    x, y = (image.requires_grad_() for image in image_pair(32, 40))
+    encoder_distance(x, y).sum().backward()
+    assert x.grad.any()
+    assert y.grad is None
+    assert all(p.grad is None for p in encoder_distance.vae.parameters())
+
+
+def test_the_encoders_distance_of_opposite_features_is_4():
+    vae = LocalAutoencoder(4, (8, 12), 1, 1).requires_grad_(False)
+    for name, p in vae.encoder.named_parameters():
+        if name.endswith("bias"):
+            p.zero_()
+        elif "conv2" not in name:
+            p.fill_(1.0)
+    x = torch.rand(1, 3, 32, 32) + 0.1
+    # linear layers of ones, residual blocks that add nothing: f(-x) = -f(x)
+    assert EncoderDistance(vae)(x, -x).item() == pytest.approx(4, rel=1e-5)

@@ -99,7 +99,9 @@ def test_progress_shows_the_incumbent_of_every_tolerance(ready):
     )
     searched = [row for row in seen if row[0] == "search"]
     assert [done for _, done, _, _ in searched] == list(range(1, len(searched) + 1))
-    assert {total for _, _, total, _ in searched} == {49 + 2 * 2}  # single swaps, then two proposals for each tolerance
+    assert {total for _, _, total, _ in searched} == {
+        49 + 2 * 2
+    }  # single swaps, then two proposals for each tolerance
     last = searched[-1][3]
     winners = {w["tolerance"]: w["params"] for w in read_result(ready / "search")["winners"]}
     assert last == {f"params at {t:g}": params for t, params in winners.items()}

@@ -9,13 +9,10 @@ from micro import MICRO, micro_config
 from tocsr.config import TaskConfig
 from tocsr.data.degrade import degrade
 from tocsr.data.images import Batch, Place
-from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample
+from tocsr.diffusion import NoiseSchedule
 from tocsr.models.folders import base_unet, base_vae
-from tocsr.models.sr import with_condition, with_prediction
 from tocsr.models.vae import lr_to_latents, pixels_to_latents
-from tocsr.runs import Run, silent
 from tocsr.train.conditions import lr_latents
-from tocsr.train.distill import distillation_loss, start_noise, student_loss, teacher_targets
 from tocsr.train.expand_unet import joint_loss
 
 BATCH = Batch(
@@ -27,18 +24,6 @@ BATCH = Batch(
 def vae():
     torch.manual_seed(0)
     return base_vae(str(MICRO), "vae_teacher").requires_grad_(False)
-
-
-@pytest.fixture
-def sr_unet():
-    torch.manual_seed(0)
-    unet = base_unet(str(MICRO), latent_channels=16)
-    return with_condition(unet).eval().requires_grad_(False)
-
-
-def test_a_student_that_says_what_the_teacher_says_has_no_loss():
-    latent = torch.randn(2, 16, 8, 8)
-    assert distillation_loss(latent, latent) == 0
 
 
 def test_the_condition_is_the_degraded_photo_upsampled_and_encoded(vae):
@@ -58,35 +43,6 @@ def test_the_diffusion_loss_reaches_the_encoder_only_where_it_is_not_detached(tm
     joint_loss(config, unet, vae, None, target, NoiseSchedule(), BATCH)["loss"].backward()
     reached = any(p.grad is not None and p.grad.any() for p in vae.encoder.parameters())
     assert reached != detach
-
-
-def test_the_targets_are_what_the_multi_step_teacher_samples(tmp_path, vae, sr_unet):
-    config = micro_config("distill", tmp_path)
-    targets = teacher_targets(config, sr_unet, vae, Run(tmp_path), torch.device("cpu"), silent)
-    from tocsr.data.images import PhotoCrops, batches
-
-    [batch] = batches(PhotoCrops(config.data, config.seed, 8), 1, [3])
-    lr = lr_latents(vae, batch, config.task, config.seed)
-    noise = start_noise(lr, config.seed, [3])
-    sampled = ddim_sample(conditioned(sr_unet, lr), NoiseSchedule(), noise, 2, config.clip)
-    # float16 on disk, and batches of another size
-    torch.testing.assert_close(targets[3:4].float(), sampled, rtol=2e-3, atol=2e-3)
-
-
-def test_the_clean_student_that_adds_nothing_is_as_far_as_the_condition(tmp_path, vae, sr_unet):
-    config = dataclasses.replace(micro_config("distill", tmp_path), pixel_weight=0.0)
-    sr_unet = with_prediction(sr_unet, "clean")
-    targets = torch.randn(2, 16, 8, 8)
-    loss = student_loss(config, sr_unet, vae, NoiseSchedule(), targets, BATCH)["loss"]
-    lr = lr_latents(vae, BATCH, config.task, config.seed)
-    expected = (lr - targets).square().mean()
-    torch.testing.assert_close(loss, expected)
-
-
-def test_the_pixel_loss_is_added_with_its_weight(tmp_path, vae, sr_unet):
-    config = dataclasses.replace(micro_config("distill", tmp_path), pixel_weight=0.5)
-    terms = student_loss(config, sr_unet, vae, NoiseSchedule(), torch.zeros(2, 16, 8, 8), BATCH)
-    torch.testing.assert_close(terms["loss"], terms["distill"] + 0.5 * terms["pixel"])
 
 
 def test_latents_of_images_do_not_depend_on_the_batch(vae):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from tocsr.config import check_degradation, require
+from tocsr.config import check_degradation, require, task_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +16,8 @@ class UpscaleConfig:
     Args:
         inputs: Photos (PNG, JPEG, WebP), or folders that are searched with their subfolders.
         output: (-o) The file to write where there is one photo and this ends like an image, else
-            the folder, in which input folders are mirrored; by default PHOTO_x4.png beside each.
+            the folder, in which input folders are mirrored; by default PHOTO_xN.png beside
+            each, N the model's factor.
         model: (-m) Model folder that tocsr export wrote; by default the model in the package.
         tile: (-t) Pixels of a photo that are computed at once along a side; less takes less
             memory; 0 takes 256.
@@ -109,8 +110,9 @@ class DegradeConfig:
             preview.png with some of the pairs, and pairs.json, which says how they were made.
         degradation: How: bicubic, or of second order: hard (Real-ESRGAN's), mild (StableSR's), or
             as a YAML file says.
+        task: Gives the factor where none is given: sr-x4 or sr-x2.
         factor: Between the sides of a photo and its low-resolution image. A photo whose sides are
-            no multiples loses its last rows and columns.
+            no multiples loses its last rows and columns. 0 takes the task's.
         seed: With a photo's name it decides what is drawn for it, whatever other photos there are.
         overwrite: Makes pairs anew that are already there, instead of skipping them.
         num_threads: CPU threads; 0 takes all cores.
@@ -121,7 +123,8 @@ class DegradeConfig:
     inputs: list[Path] = field(metadata={"positional": True})
     output: Path = field(metadata={"short": "-o"})
     degradation: str = "bicubic"
-    factor: int = 4
+    task: str = "sr-x4"
+    factor: int = 0
     seed: int = 0
     overwrite: bool = False
     num_threads: int = 0
@@ -129,6 +132,7 @@ class DegradeConfig:
     def __post_init__(self) -> None:
         require(len(self.inputs) > 0, "degrade needs at least one photo or folder of photos")
         check_degradation(self.degradation, "degradation")
+        object.__setattr__(self, "factor", self.factor or task_row(self.task).upscale)
         require(self.factor >= 1, f"factor must be at least 1, got {self.factor}")
         require(
             not self.output.is_file(), f"output must be a folder to write, {self.output} is a file"
@@ -136,3 +140,85 @@ class DegradeConfig:
         for name in ("seed", "num_threads"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must be at least 0, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Measures results against references, several systems side by side.
+
+    Args:
+        hr: Folder of the references. Without one, only metrics that need none are computed.
+        sr: Folders of results, one for each system; images belong together by name.
+        model: (-m) Systems that make their results now: model folders of export or of distill, or
+            bicubic.
+        lr: Folder of the low-resolution images that models start from.
+        degrade: Makes the low-resolution images from the references instead: bicubic, hard, mild or
+            a YAML file, as tocsr degrade does.
+        seed: Of what is degraded and of the noise that models start from.
+        task: Gives factor and metrics where none are given: sr-x4 or sr-x2.
+        factor: Between the sides of a reference and of its low-resolution image; 0 takes the
+            task's.
+        metrics: Which metrics; by default the task's, `all` for every one there is.
+        metric_weights: Folder of the files that some metrics need.
+        pyiqa: Python of an environment with pyiqa, for MUSIQ, MANIQA and CLIP-IQA.
+        border: Pixels left out on each side of every image.
+        allow_missing: Evaluates the images that all folders have, where some lack some.
+        test_set: Checks the images against a set of the paper: realsr-100, drealsr-93, div2k-val.
+        test_sets: Folder of StableSR's test sets, where the test set is taken from.
+        save: Folder to write the results of models to, in a folder for each.
+        output: (-o) JSON file to write: protocol, checksums, values of each image, intervals.
+        num_threads: CPU threads; 0 takes all cores.
+    """
+
+    verb: ClassVar[str] = "evaluate"
+
+    hr: Path | None = None
+    sr: tuple[Path, ...] = ()
+    model: tuple[Path, ...] = field(default=(), metadata={"short": "-m"})
+    lr: Path | None = None
+    degrade: str = ""
+    seed: int = 0
+    task: str = "sr-x4"
+    factor: int = 0
+    metrics: tuple[str, ...] = ()
+    metric_weights: Path | None = None
+    pyiqa: Path | None = None
+    border: int = 0
+    allow_missing: bool = False
+    test_set: str = ""
+    test_sets: Path | None = None
+    save: Path | None = None
+    output: Path = field(default=Path("evaluation.json"), metadata={"short": "-o"})
+    num_threads: int = 0
+
+    def __post_init__(self) -> None:
+        self._check_sources()
+        if self.degrade:
+            check_degradation(self.degrade, "degrade")
+        object.__setattr__(self, "factor", self.factor or task_row(self.task).upscale)
+        require(self.factor >= 1, f"factor must be at least 1, got {self.factor}")
+        for name in ("seed", "border", "num_threads"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must be at least 0, got {value}")
+
+    def _check_sources(self) -> None:
+        """Raises a usage error unless there are systems, and what they start from."""
+        given = self.test_sets is not None
+        require(len(self.sr) + len(self.model) > 0, "evaluate needs results, --sr, or a --model")
+        require(
+            not (given and (self.hr or self.lr or not self.test_set)),
+            "test_sets finds the images of a test_set, it cannot stand with hr or lr",
+        )
+        require(
+            not self.test_set or given or self.hr is not None,
+            "a test_set needs its images: --hr and --lr, or --test_sets",
+        )
+        if not given:
+            sources = (self.lr is not None) + bool(self.degrade)
+            require(
+                not self.model or (sources == 1 and self.hr is not None),
+                "a model needs --hr and one of --lr and --degrade",
+            )
+            require(
+                not sources or bool(self.model), "lr and degrade are for a --model to start from"
+            )

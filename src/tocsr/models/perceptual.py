@@ -1,4 +1,4 @@
-"""How unlike two images look: shift-tolerant LPIPS, a metric and a loss.
+"""How unlike two images look: shift-tolerant LPIPS, and a distance that needs no such weights.
 
 Not in the paper, which measures LPIPS. Ghildyal and Liu, "Shift-tolerant Perceptual Similarity
 Metric", ECCV 2022 (arXiv 2207.13686): LPIPS whose trunk is trained with blurred pooling, so that a
@@ -11,18 +11,22 @@ under the BSD 2-Clause licence, (c) 2022 Abhijay Ghildyal, Feng Liu.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tocsr.errors import ExitCode, TocsrError
+from tocsr.models.vae import encode
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tocsr.models.vae import Autoencoder
 
 Trunk = Literal["alex", "vgg"]
 
@@ -88,6 +92,12 @@ def _numbered(slices: list[list[nn.Module]]) -> nn.ModuleDict:
     return net
 
 
+def _normalised(h: Tensor) -> Tensor:
+    """Features divided by their norm over channels."""
+    # vector_norm, whose gradient where all features are zero is zero and not nan
+    return h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + _EPS)
+
+
 class ShiftTolerantLPIPS(nn.Module):
     """ST-LPIPS(x, y): 0 for equal images, about 0.5 for a photo and its bicubic x4.
 
@@ -108,6 +118,7 @@ class ShiftTolerantLPIPS(nn.Module):
         [0.0, 0.0]
     """
 
+    _supports_gradient_checkpointing = False  # asked of every network of a training
     shift: Tensor
     scale: Tensor
 
@@ -156,8 +167,7 @@ class ShiftTolerantLPIPS(nn.Module):
         found = []
         for part in self.net.values():
             h = part(h)
-            # vector_norm, whose gradient where all features are zero is zero and not nan
-            found.append(h / (torch.linalg.vector_norm(h, dim=1, keepdim=True) + _EPS))
+            found.append(_normalised(h))
         return found
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -170,3 +180,53 @@ class ShiftTolerantLPIPS(nn.Module):
         for one, other, head in zip(self.features(x), self.features(y), self.heads, strict=True):
             distance = distance + ((one - other) ** 2 * head).sum(dim=1).mean(dim=(1, 2))
         return distance
+
+
+class EncoderDistance:
+    """How unlike two images are in the features of a frozen autoencoder's encoder.
+
+    d = mean_l mean_hw |f_l(x) / |f_l(x)| - f_l(y) / |f_l(y)||^2, f_l the features after the l-th
+    layer of the encoder, |.| over channels. Not in the paper: a perceptual loss after LPIPS that
+    asks for no other network and costs what encoding costs. Differentiable in x.
+
+    Args:
+        vae: The autoencoder.
+
+    Shape:
+        x and y (B, 3, H, W) in [-1, 1], sides multiples of 8 -> (B,), in [0, 4].
+    """
+
+    def __init__(self, vae: Autoencoder) -> None:
+        self.vae = vae
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self._features(y)
+        distances = [
+            (one - other).square().sum(dim=1).mean(dim=(1, 2))
+            for one, other in zip(self._features(x), wanted, strict=True)
+        ]
+        return torch.stack(distances).mean(dim=0)
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        """f_l(x) / |f_l(x)| of each layer, float32."""
+        found: list[Tensor] = []
+
+        def note(layer: nn.Module, args: Any, output: Tensor) -> None:
+            found.append(_normalised(output.float()))
+
+        handles = [layer.register_forward_hook(note) for layer in _encoder_layers(self.vae)]
+        try:
+            encode(self.vae, x)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
+
+def _encoder_layers(vae: Autoencoder) -> list[nn.Module]:
+    """The layers of an encoder that compute features, in order."""
+    if isinstance(vae, AutoencoderKL):
+        return [*vae.encoder.down_blocks, vae.encoder.mid_block]
+    layers: Any = vae.encoder.layers if isinstance(vae, AutoencoderTiny) else vae.encoder
+    return [layer for layer in layers if any(True for _ in layer.parameters())]

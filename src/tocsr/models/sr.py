@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
-from tocsr.diffusion import NoiseSchedule, Prediction, conditioned, predict_clean
+from tocsr.config import require
+from tocsr.diffusion import (
+    NoiseSchedule,
+    Prediction,
+    conditioned,
+    ddim_sample,
+    predict_clean,
+    sample_noise,
+)
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import read_json, write_json
 from tocsr.models.compact import CompactUNet, rebuilt
@@ -22,6 +31,7 @@ from tocsr.models.vae import (
     Autoencoder,
     latents_to_pixels,
     pixels_to_latents,
+    upsample,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +58,9 @@ def with_condition(unet: CompactUNet) -> CompactUNet:
 def with_prediction(unet: CompactUNet, prediction: Prediction) -> CompactUNet:
     """The U-Net made to predict something else, its last convolution then starting at zero.
 
-    So a conditioned U-Net that is to predict the clean latent starts as z_LR.
+    So a conditioned U-Net that is to predict the clean latent starts as z_LR. One that is to
+    predict the noise starts with z_T / sqrt(abar_T) in one step, which is far from anything: the
+    paper's form is for a backbone that predicts the noise already.
     """
     if unet.config.prediction == prediction:
         return unet
@@ -91,7 +103,8 @@ class GeneratorFacts:
         latent_channels: Z.
         latent_stride: f, pixels per latent pixel along a side.
         pixel_multiple: What the result's height and width are padded to multiples of.
-        halo: Pixels of the result around a tile that the network should see.
+        halo: Pixels of the result to compute around a tile, blended over the inner half: twice what
+            `measured_reach` finds, and two `pixel_multiple` where the network is not local.
         local: Whether the receptive field is bounded.
         prediction: What the U-Net predicts: noise, velocity or clean.
         timestep: The one timestep.
@@ -110,13 +123,35 @@ class GeneratorFacts:
     schema: int = SCHEMA
 
 
+def check_fidelity(fidelity: float, prediction: Prediction) -> None:
+    """Raises a usage error unless a model can be turned to this fidelity.
+
+    One that predicts the noise takes the difference of what it starts from and what it predicts,
+    times 14.6, and from noise of another strength than it was trained on the two do not cancel.
+    """
+    require(0 <= fidelity <= 1, f"fidelity must be from 0 to 1, got {fidelity}")
+    require(
+        fidelity == 0 or prediction != "noise",
+        f"fidelity must be 0 for a model that predicts the noise, got {fidelity}",
+        "distil with --prediction clean for a model that can be turned",
+    )
+
+
 class OneStepGenerator(nn.Module):
-    """The finished model: encode, one U-Net call, decode.
+    """The finished model: encode, one U-Net call, decode (Eqs. 19, 22).
+
+    The same image and noise give the same result. Where `facts.local`, a result pixel does not see
+    beyond a bounded neighbourhood, and `facts.halo` pixels around a tile are enough for the result
+    of the whole image to half an 8-bit level (`tocsr.models.reach`): noise that is a function of
+    the place, as `tocsr.deploy.tiling.position_noise`, then gives the same picture by any tiles.
+    Tiles begin at multiples of `facts.pixel_multiple`. Otherwise every pixel sees the whole image.
 
     Shape:
-        image (B, 3, H, W) in [-1, 1], the low-resolution image upsampled to the result's size, H
-        and W multiples of `facts.pixel_multiple`; noise (B, Z, h, w), standard normal; result
-        (B, 3, H, W), clamped to [-1, 1]. All float32.
+        image (B, 3, H, W) RGB in [-1, 1], overshoot at edges allowed: the low-resolution image
+        upsampled bicubically by `facts.upscale`; H and W multiples of `facts.pixel_multiple`. noise
+        (B, Z, h, w), standard normal, Z `facts.latent_channels`, h and w H and W over
+        `facts.latent_stride`. Result (B, 3, H, W) RGB, clamped to [-1, 1]. All of the dtype and on
+        the device of the weights, float32 as loaded.
     """
 
     def __init__(self, vae: Autoencoder, unet: CompactUNet, facts: GeneratorFacts) -> None:
@@ -124,8 +159,24 @@ class OneStepGenerator(nn.Module):
         self.vae, self.unet, self.facts = vae, unet, facts
         self.schedule = NoiseSchedule()
 
-    def forward(self, image: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, image: Tensor, noise: Tensor, fidelity: float = 0.0) -> Tensor:
+        """The super-resolved image; the class says what goes in and what comes out.
+
+        Args:
+            image: The upsampled image.
+            noise: z_T.
+            fidelity: Not in the paper: 0 is as trained; up to 1 the start noise is scaled by
+                `1 - fidelity`. From less noise comes less of the detail that only the noise
+                decides: nearer the average of all results, so nearer the original pixel by pixel,
+                and smoother.
+
+        Raises:
+            TocsrError: The dial is out of range, or turned on a model that predicts the noise.
+        """
         lr_latent = pixels_to_latents(self.vae, image)
+        if fidelity:
+            check_fidelity(fidelity, self.facts.prediction)
+            noise = noise * (1 - fidelity)
         clean = one_step(self.unet, self.schedule, noise, lr_latent)
         return latents_to_pixels(self.vae, clean).clamp(-1, 1)
 
@@ -159,3 +210,68 @@ class OneStepGenerator(nn.Module):
                 f"{path} lacks or does not know: {', '.join(sorted(odd))}", code=ExitCode.MODEL
             )
         return cls(load_vae(folder / "vae"), load_unet(folder / "unet"), GeneratorFacts(**facts))
+
+
+class MultiStepGenerator(nn.Module):
+    """The multi-step super-resolver as a system: encode, N U-Net calls by DDIM, decode.
+
+    What distill's teacher is, called as `OneStepGenerator` is.
+
+    Args:
+        vae: E and D.
+        unet: The conditioned U-Net.
+        num_denoise_steps: N.
+        clip: As in `tocsr.diffusion.ddim_sample`.
+
+    Shape:
+        As in `OneStepGenerator`; H and W multiples of 8 times the U-Net's `size_multiple`.
+    """
+
+    def __init__(
+        self, vae: Autoencoder, unet: CompactUNet, num_denoise_steps: int, clip: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.vae, self.unet = vae, unet
+        self.num_denoise_steps, self.clip = num_denoise_steps, clip
+        self.schedule = NoiseSchedule()
+
+    @torch.no_grad()
+    def forward(self, image: Tensor, noise: Tensor) -> Tensor:
+        prediction = self.unet.config.prediction
+        denoise = conditioned(self.unet, pixels_to_latents(self.vae, image), prediction)
+        steps, clip = self.num_denoise_steps, self.clip
+        clean = ddim_sample(denoise, self.schedule, noise, steps, clip, prediction)
+        return latents_to_pixels(self.vae, clean).clamp(-1, 1)
+
+
+@torch.no_grad()
+def super_resolve(
+    generator: OneStepGenerator | MultiStepGenerator,
+    lr: Tensor,
+    upscale: int,
+    seed: int,
+    indices: list[int],
+) -> Tensor:
+    """Low-resolution images of any size, whole, and start noise from a seed.
+
+    The right and the lower border are reflected up to what the network's strides ask for, so a side
+    must be longer than what it lacks of that, and what comes of the border is cut off.
+
+    Args:
+        generator: Of one step or of several.
+        lr: (B, 3, H, W) in [-1, 1].
+        upscale: n, which divides the multiple of pixels that the network asks for.
+        seed: Of the start noise.
+        indices: Index of each image; its noise is a function of the seed and the index.
+
+    Returns:
+        (B, 3, n H, n W) in [-1, 1].
+    """
+    height, width = lr.shape[2:]
+    multiple = LATENT_STRIDE * generator.unet.size_multiple // upscale
+    padded = F.pad(lr, (0, -width % multiple, 0, -height % multiple), mode="reflect")
+    image = upsample(padded, upscale)
+    latent = (side // LATENT_STRIDE for side in image.shape[2:])
+    noise = sample_noise((generator.unet.latent_channels, *latent), seed, indices, "start")
+    result = generator(image, noise.to(image))
+    return result[:, :, : upscale * height, : upscale * width]

@@ -95,7 +95,10 @@ def plan_phase(config: PhaseConfig, *, step: bool = True) -> dict[str, Any]:
     if data := getattr(config, "data", None):
         result["shapes"] = _shapes_row(data, networks)
         result["data"] = _data_rows(data)
-    result["files"] = [str(config.folder / file) for file in (*MADE_BY[config.verb], "result.json")]
+    made = [*MADE_BY[config.verb], "result.json"]
+    if getattr(config, "targets", "cached") == "on-the-fly":
+        made.remove("targets/*.safetensors")
+    result["files"] = [str(config.folder / file) for file in made]
     return result
 
 

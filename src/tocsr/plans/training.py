@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +12,9 @@ import torch
 from tocsr.data.images import Batch
 from tocsr.diffusion import NoiseSchedule
 from tocsr.models.compact import num_params
+from tocsr.models.discriminator import LatentDiscriminator
 from tocsr.models.memory import training_memory
+from tocsr.models.perceptual import EncoderDistance, ShiftTolerantLPIPS
 from tocsr.models.vae import (
     LATENT_STRIDE,
     reconstruct,
@@ -18,9 +23,11 @@ from tocsr.models.vae import (
 )
 from tocsr.train.distill import student_loss
 from tocsr.train.expand_unet import joint_loss
+from tocsr.train.one_step_losses import Extras
 from tocsr.train.pretrain import latent_denoising_loss
 from tocsr.train.teacher_latents import TeacherLatents
 from tocsr.train.train_sr import sr_loss
+from tocsr.train.trajectories import teacher_latent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +37,15 @@ if TYPE_CHECKING:
     from tocsr.config import OptimConfig
 
 
+_FROZEN = ["vae", "sr_teacher", "perceptual"]  # from finetune on
+
+
 def _trained(config: Any, training: str, networks: Mapping[str, Any]) -> list[str]:
     """The networks that a phase's training changes."""
     if training != "optim":  # pretrain: one training per network
         return [training]
-    frozen = "vae_teacher" if config.verb in ("expand-vae", "expand-unet") else "vae"
-    return [name for name in networks if name != frozen]
+    frozen = ["vae_teacher"] if config.verb in ("expand-vae", "expand-unet") else _FROZEN
+    return [name for name in networks if name not in frozen]
 
 
 def _loss(config: Any, training: str, networks: Mapping[str, Any], images: Tensor) -> Tensor:
@@ -60,10 +70,42 @@ def _loss(config: Any, training: str, networks: Mapping[str, Any], images: Tenso
         case "train-sr", _:
             return sr_loss(config, unet, vae, schedule, batch)
         case "distill", _:
-            side = images.shape[-1] // LATENT_STRIDE
-            targets = torch.empty(len(images), unet.latent_channels, side, side)
-            return student_loss(config, unet, vae, schedule, targets, batch)["loss"]
+            extras = Extras(networks.get("perceptual"), networks.get("discriminator"))
+            if config.perceptual_weight and not extras.perceptual:
+                extras = replace(extras, perceptual=EncoderDistance(vae))
+            targets = partial(_target, config, networks.get("sr_teacher"))
+            return student_loss(config, unet, vae, schedule, targets, batch, extras)["loss"]
     raise ValueError(f"{config.verb} has no training {training}")
+
+
+def _target(config: Any, sr_teacher: Any, batch: Batch, lr_latent: Tensor, noise: Tensor) -> Tensor:
+    """What stands for z0_teacher of a batch: sampled, or as if read."""
+    return teacher_latent(config, sr_teacher, lr_latent, noise) if sr_teacher else noise.clone()
+
+
+def _helpers(config: Any, networks: Mapping[str, Any]) -> dict[str, Any]:
+    """What the training of a phase needs besides its networks, on the meta device."""
+    found: dict[str, Any] = {}
+    if config.verb != "distill":
+        return found
+    if config.targets == "on-the-fly":
+        found["sr_teacher"] = networks["unet"]
+    if config.perceptual_weight and config.perceptual != "encoder":
+        weights = Path(config.perceptual)
+        found["perceptual"] = ShiftTolerantLPIPS.from_file(weights).to("meta")
+    if config.adversarial_weight:
+        with torch.device("meta"):
+            found["discriminator"] = LatentDiscriminator(networks["unet"].latent_channels)
+    return found
+
+
+def _target_row(config: Any, channels: int) -> str:
+    """Where the teacher's results come from, and what they take."""
+    if config.targets == "on-the-fly":
+        return f"{config.num_denoise_steps} calls of the teacher with every batch, nothing on disk"
+    side = config.data.crop // LATENT_STRIDE
+    num_bytes = 2 * config.num_targets * channels * side**2  # float16
+    return f"{config.num_targets:,} kept, {_gib(num_bytes)} on disk and in memory"
 
 
 def _gib(num_bytes: int) -> str:
@@ -116,6 +158,9 @@ def training_rows(
     rows = {"steps": f"{optim.num_steps:,} of {optim.batch_size}, {samples:,} samples"}
     if config.verb == "calibrate":  # it trains none of these networks
         return rows
+    if config.verb == "distill":
+        rows["teacher's results"] = _target_row(config, networks["unet"].latent_channels)
+    networks = {**networks, **_helpers(config, networks)}
     if step:
         return rows | _memory_rows(config, training, networks)
     params = sum(num_params(networks[name]) for name in _trained(config, training, networks))

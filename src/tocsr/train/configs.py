@@ -184,8 +184,9 @@ class TrainSrConfig(PhaseConfig):
         data: Photos and crops.
         task: What is restored.
         optim: The training.
-        prediction: What the U-Net is trained to predict: what the backbone predicts, the noise in
-            the paper, or something else, from which little training makes a usable model.
+        prediction: What the U-Net is trained to predict: what the backbone predicts; the noise, as
+            in the paper; or the velocity or the clean latent, from which little training makes a
+            usable model. Its head starts anew where that is not what the backbone predicts.
     """
 
     verb: ClassVar[str] = "train-sr"
@@ -193,7 +194,7 @@ class TrainSrConfig(PhaseConfig):
     data: DataConfig
     task: TaskConfig = field(default_factory=TaskConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
-    prediction: Literal["backbone", "velocity", "clean"] = "backbone"
+    prediction: Literal["backbone", "noise", "velocity", "clean"] = "backbone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,12 +206,25 @@ class DistillConfig(PhaseConfig):
         task: What is restored; the same as in train-sr.
         optim: The training.
         num_denoise_steps: Steps of the teacher's full sampling.
-        num_targets: Samples whose teacher result is computed once and kept on disk.
+        targets: Where the teacher's results come from: computed once for `num_targets` samples and
+            kept on disk, or computed with each batch, in the training's precision, and every
+            sample a new one.
+        num_targets: Samples whose cached results are trained on in turn.
         clip: Not in the paper: bound on the teacher's estimates of z_0 while it samples; 0 is none.
-        prediction: What the student's U-Net predicts: what the teacher predicts, the noise in the
-            paper, or the clean latent as z_LR plus a residual.
+        prediction: What the student's U-Net predicts: what the teacher predicts, its head as it is;
+            the noise, as in the paper; or the clean latent, as z_LR plus a residual. The head
+            starts at zero where that is not what the teacher predicts.
         pixel_weight: Not in the paper: weight of an L1 loss between the decoded student's result
             and the photo; 0 is off.
+        perceptual_weight: Not in the paper: weight of a perceptual distance between the same two;
+            0 is off.
+        perceptual: What measures it: `encoder`, features of the frozen autoencoder's encoder; or a
+            safetensors file of weights of ST-LPIPS.
+        perceptual_crop: Side in pixels of the random square that it looks at; 0 is all.
+        latent_weight: Not in the paper: weight of the mean squared error between the student's
+            latent and the photo's; 0 is off.
+        adversarial_weight: Not in the paper: weight of an adversarial loss, by a discriminator of
+            latents that trains beside the student; 0 is off.
     """
 
     verb: ClassVar[str] = "distill"
@@ -219,15 +233,36 @@ class DistillConfig(PhaseConfig):
     task: TaskConfig = field(default_factory=TaskConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     num_denoise_steps: int = 15
+    targets: Literal["cached", "on-the-fly"] = "cached"
     num_targets: int = 1024
     clip: float = 0.0
-    prediction: Literal["teacher", "clean"] = "teacher"
+    prediction: Literal["teacher", "noise", "clean"] = "teacher"
     pixel_weight: float = 0.0
+    perceptual_weight: float = 0.0
+    perceptual: str = "encoder"
+    perceptual_crop: int = 0
+    latent_weight: float = 0.0
+    adversarial_weight: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.num_targets > 0 and self.num_targets % self.optim.batch_size == 0,
+            self.num_denoise_steps >= 1,
+            f"num_denoise_steps must be at least 1, got {self.num_denoise_steps}",
+        )
+        whole_batches = self.num_targets > 0 and self.num_targets % self.optim.batch_size == 0
+        require(
+            whole_batches or self.targets != "cached",
             f"num_targets must be a multiple of optim.batch_size, got {self.num_targets} and "
             f"{self.optim.batch_size}",
+        )
+        for name in ("pixel", "perceptual", "latent", "adversarial"):
+            weight = getattr(self, f"{name}_weight")
+            require(weight >= 0, f"{name}_weight must be at least 0, got {weight}")
+        # a multiple of 8 for the encoder, at least 32 for ST-LPIPS
+        side, crop = self.perceptual_crop, self.data.crop
+        require(
+            side == 0 or (side % 8 == 0 and 32 <= side <= crop),
+            f"perceptual_crop must be 0, or a multiple of 8 from 32 to data.crop, got {side} and "
+            f"{crop}",
         )

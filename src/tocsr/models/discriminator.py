@@ -1,0 +1,50 @@
+"""A network that tells latents of photos from latents that a super-resolver makes."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import ConfigMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from tocsr.models.base import AlignedModel
+
+_GROUPS = 8  # of the normalisation
+
+
+class LatentDiscriminator(AlignedModel, ConfigMixin):
+    """How much a latent looks like a photo's, given the low-resolution image, patch by patch.
+
+    Not in the paper. Four convolutions on latents, which cost a fraction of what a discriminator of
+    pixels does, and nothing is decoded for it. The last one has no bias: what shifts photos and
+    results alike has no gradient while both are inside the hinge.
+
+    Args:
+        latent_channels: Z.
+        width: Channels of the first convolution.
+
+    Shape:
+        latent and lr_latent (B, Z, h, w), about unit variance -> (B, 1, ceil(h/2), ceil(w/2)),
+        float32; larger is more like a photo.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(self, latent_channels: int, width: int = 64) -> None:
+        super().__init__()
+        self.gradient_checkpointing = False  # diffusers asks; there is little to compute again
+        self.layers = nn.Sequential(
+            nn.Conv2d(2 * latent_channels, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.GroupNorm(_GROUPS, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.GroupNorm(_GROUPS, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 3, padding=1, bias=False),
+        )
+
+    def forward(self, latent: Tensor, lr_latent: Tensor) -> Tensor:
+        return self.layers(torch.cat([latent, lr_latent], dim=1)).float()

@@ -1,0 +1,135 @@
+"""What may stand beside Eq. 23 in the one-step student's loss. Not in the paper.
+
+    loss = distill + pixel_weight pixel + perceptual_weight perceptual + latent_weight latent
+         + adversarial_weight (adversarial + discriminator)
+
+A term whose weight is 0 is not computed. The discriminator's own term has the weight of the game:
+its step is the same at any weight, since optimisers divide by the gradient's size, and so it takes
+no larger part in the norm that gradients are clipped to than the student's term does.
+
+Legend: B batch, H W pixels, Z latent channels, h w latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from tocsr.models.discriminator import LatentDiscriminator
+from tocsr.models.perceptual import EncoderDistance, ShiftTolerantLPIPS
+from tocsr.models.vae import latents_to_pixels, pixels_to_latents
+from tocsr.seeding import derive_seed, numpy_rng
+from tocsr.train.adversary import adversarial_terms
+
+if TYPE_CHECKING:
+    from tocsr.data.images import Batch
+    from tocsr.models.vae import Autoencoder
+    from tocsr.train.configs import DistillConfig
+
+
+# Two batches of images (B, 3, H, W) in [-1, 1] -> how unlike each two look, (B,)
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Networks of the extra losses.
+
+    Args:
+        perceptual: What measures how a result looks; None where the term is off.
+        discriminator: Of latents; None where the adversarial term is off.
+    """
+
+    perceptual: Distance | None = None
+    discriminator: LatentDiscriminator | None = None
+
+    @classmethod
+    def start(cls, config: DistillConfig, vae: Autoencoder) -> Extras:
+        """The networks that the weights ask for, before the first step, where the autoencoder is.
+
+        Raises:
+            TocsrError: The file named by `perceptual` does not hold such weights.
+        """
+        perceptual: Distance | None = None
+        discriminator = None
+        if config.perceptual_weight:
+            own = config.perceptual == "encoder"
+            path = Path(config.perceptual)
+            perceptual = (
+                EncoderDistance(vae) if own else ShiftTolerantLPIPS.from_file(path).to(vae.device)
+            )
+        if config.adversarial_weight:
+            torch.manual_seed(derive_seed(config.seed, "discriminator"))
+            discriminator = LatentDiscriminator(vae.config.latent_channels).to(vae.device)
+        return cls(perceptual, discriminator)
+
+
+def sub_crops(images: Tensor, side: int, seed: int, indices: list[int]) -> Tensor:
+    """A square of each image, where (seed, index) says: (B, 3, H, W) -> (B, 3, side, side)."""
+    height, width = images.shape[-2:]
+    crops = []
+    for image, index in zip(images, indices, strict=True):
+        rng = numpy_rng(seed, "perceptual crop", index)
+        top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
+        crops.append(image[:, top : top + side, left : left + side])
+    return torch.stack(crops)
+
+
+def extra_terms(
+    config: DistillConfig,
+    extras: Extras,
+    vae: Autoencoder,
+    predicted: Tensor,
+    lr_latent: Tensor,
+    batch: Batch,
+) -> dict[str, Tensor]:
+    """The extra losses whose weights are not 0, by name and before their weights.
+
+    Args:
+        config: The weights.
+        extras: Networks of these losses.
+        vae: E and D, frozen.
+        predicted: z0_hat (B, Z, h, w), the student's.
+        lr_latent: z_LR, likewise.
+        batch: The photos.
+    """
+    terms = {}
+    if config.pixel_weight or extras.perceptual:
+        decoded = latents_to_pixels(vae, predicted).float()
+    if config.pixel_weight:
+        terms["pixel"] = F.l1_loss(decoded, batch.images)
+    if extras.perceptual:
+        pair = [decoded, batch.images]
+        if side := config.perceptual_crop:
+            pair = [sub_crops(image, side, config.seed, batch.indices) for image in pair]
+        terms["perceptual"] = extras.perceptual(*pair).mean()
+    if config.latent_weight or extras.discriminator:
+        with torch.no_grad():
+            photo_latent = pixels_to_latents(vae, batch.images)
+    if config.latent_weight:
+        terms["latent"] = F.mse_loss(predicted, photo_latent)
+    if extras.discriminator:
+        terms |= adversarial_terms(extras.discriminator, predicted, photo_latent, lr_latent)
+    return terms
+
+
+def weighted(config: DistillConfig, terms: dict[str, Tensor]) -> Tensor:
+    """The loss that terms add up to, `distill` among them."""
+    weights = {
+        "pixel": config.pixel_weight,
+        "perceptual": config.perceptual_weight,
+        "latent": config.latent_weight,
+        "adversarial": config.adversarial_weight,
+        "discriminator": config.adversarial_weight,
+    }
+    loss = terms["distill"]
+    for name, weight in weights.items():
+        if name in terms:
+            loss = loss + weight * terms[name]
+    return loss

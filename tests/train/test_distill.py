@@ -1,0 +1,219 @@
+"""Distillation: where its targets come from, what the student starts as, its loss."""
+
+import dataclasses
+
+import pytest
+import torch
+from micro import MICRO, micro_config
+
+from tocsr.data.images import Batch, PhotoCrops, Place, batches
+from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample
+from tocsr.errors import TocsrError
+from tocsr.files import read_json, read_json_lines, write_json
+from tocsr.models.folders import base_unet, base_vae
+from tocsr.models.sr import one_step, with_condition, with_prediction
+from tocsr.models.vae import pixels_to_latents
+from tocsr.runs import Run, silent
+from tocsr.train import distill
+from tocsr.train.conditions import lr_latents
+from tocsr.train.distill import distillation_loss, student_loss
+from tocsr.train.one_step_losses import Extras
+from tocsr.train.trajectories import start_noise, teacher_targets
+
+CPU, SCHEDULE = torch.device("cpu"), NoiseSchedule()
+BATCH = Batch(
+    torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1,
+    [0, 1],
+    [Place("a", 0, 0, False), Place("b", 0, 0, False)],
+)
+
+
+@pytest.fixture
+def vae():
+    torch.manual_seed(0)
+    return base_vae(str(MICRO), "vae_teacher").requires_grad_(False)
+
+
+@pytest.fixture
+def sr_unet():
+    torch.manual_seed(0)
+    unet = base_unet(str(MICRO), latent_channels=16)
+    return with_condition(unet).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def runs(expanded, sr_unet, tmp_path):
+    """A `--runs` folder of a train-sr that has learned nothing, its distill not begun."""
+    (tmp_path / "expand-unet").symlink_to(expanded / "expand-unet", target_is_directory=True)
+    with_prediction(sr_unet, "clean").save_pretrained(tmp_path / "train-sr" / "unet")
+    write_json(tmp_path / "train-sr" / "result.json", {})
+    return tmp_path
+
+
+def zero_targets(batch, lr_latent, noise):
+    return torch.zeros_like(noise)
+
+
+def loss_of(config, student, vae, targets=zero_targets):
+    return student_loss(config, student, vae, SCHEDULE, targets, BATCH, Extras.start(config, vae))
+
+
+def test_a_student_that_says_what_the_teacher_says_has_no_loss():
+    latent = torch.randn(2, 16, 8, 8)
+    assert distillation_loss(latent, latent) == 0
+
+
+@pytest.mark.parametrize("where", ["cached", "on-the-fly"])
+def test_the_targets_are_what_the_multi_step_teacher_samples(tmp_path, vae, sr_unet, where):
+    config = micro_config("distill", tmp_path, f"--targets={where}")
+    targets = teacher_targets(config, sr_unet, vae, Run(tmp_path), CPU, silent)
+    [batch] = batches(PhotoCrops(config.data, config.seed, 8), 1, [3])
+    lr = lr_latents(vae, batch, config.task, config.seed)
+    noise = start_noise(lr, config.seed, [3])
+    sampled = ddim_sample(conditioned(sr_unet, lr), SCHEDULE, noise, 2, config.clip)
+    # float16 on disk, and batches of another size
+    tolerance = 2e-3 if where == "cached" else 0.0
+    torch.testing.assert_close(targets(batch, lr, noise), sampled, rtol=tolerance, atol=tolerance)
+
+
+def test_targets_on_the_fly_leave_nothing_on_disk_and_repeat_no_sample(runs, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        distill, "student_loss", lambda *args: seen.extend(args[5].indices) or student_loss(*args)
+    )
+    distill.run(micro_config("distill", runs, "--targets=on-the-fly"))
+    assert not (runs / "distill" / "targets").exists()
+    assert seen == list(range(16))  # 4 steps of 4, of 8 that would be cached
+
+
+@pytest.mark.parametrize("targets", ["cached", "on-the-fly"])
+def test_the_teacher_is_copied_only_where_it_still_samples(tmp_path, sr_unet, targets):
+    config = micro_config("distill", tmp_path, f"--targets={targets}")
+    student = distill.starting_student(config, sr_unet)
+    assert (student is sr_unet) == (targets == "cached")
+    assert all(p.requires_grad for p in student.parameters())
+
+
+@pytest.mark.parametrize(("taught", "chosen", "learnt"), [
+    ("clean", "teacher", "clean"),
+    ("velocity", "teacher", "velocity"),
+    ("clean", "noise", "noise"),
+    ("noise", "clean", "clean"),
+])  # fmt: skip
+def test_the_student_predicts_what_it_is_told_to(tmp_path, sr_unet, taught, chosen, learnt):
+    config = micro_config("distill", tmp_path, f"--prediction={chosen}")
+    teacher = with_prediction(sr_unet, taught)
+    head = teacher.conv_out.weight.clone()
+    student = distill.starting_student(config, teacher)
+    assert student.config.prediction == learnt
+    kept = head if chosen == "teacher" else torch.zeros_like(head)
+    assert torch.equal(student.conv_out.weight, kept)
+
+
+def test_the_clean_student_that_adds_nothing_is_as_far_as_the_condition(tmp_path, vae, sr_unet):
+    config = dataclasses.replace(micro_config("distill", tmp_path), pixel_weight=0.0)
+    targets = torch.randn(2, 16, 8, 8)
+    loss = loss_of(config, with_prediction(sr_unet, "clean"), vae, lambda *_: targets)["loss"]
+    lr = lr_latents(vae, BATCH, config.task, config.seed)
+    torch.testing.assert_close(loss, (lr - targets).square().mean())
+
+
+def test_without_extra_losses_the_loss_is_equation_23_alone(tmp_path, vae, sr_unet):
+    config = dataclasses.replace(micro_config("distill", tmp_path), pixel_weight=0.0)
+    lr = lr_latents(vae, BATCH, config.task, config.seed)
+    predicted = one_step(sr_unet, SCHEDULE, start_noise(lr, config.seed, [0, 1]), lr)
+    terms = loss_of(config, sr_unet, vae)
+    assert terms.keys() == {"loss"}
+    assert torch.equal(terms["loss"], distillation_loss(predicted, torch.zeros_like(predicted)))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--num_targets=6", "num_targets must be a multiple of optim.batch_size, got 6 and 4"),
+        ("--num_denoise_steps=0", "num_denoise_steps must be at least 1, got 0"),
+        ("--latent_weight=-1", "latent_weight must be at least 0, got -1"),
+        ("--perceptual_crop=24", "from 32 to data.crop, got 24 and 64"),
+        ("--perceptual_crop=36", "a multiple of 8 from 32 to data.crop, got 36 and 64"),
+        ("--perceptual_crop=128", "from 32 to data.crop, got 128 and 64"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path, option, message):
+    with pytest.raises(TocsrError, match=message):
+        micro_config("distill", tmp_path, option)
+
+
+def test_on_the_fly_no_number_of_kept_targets_need_fit(tmp_path):
+    micro_config("distill", tmp_path, "--targets=on-the-fly", "--num_targets=6")
+
+
+def test_weights_that_are_missing_are_named_before_the_teacher_samples(runs):
+    options = ("--perceptual_weight=1", "--perceptual=none.safetensors")
+    with pytest.raises(TocsrError, match=r"no weights of the metric at none\.safetensors"):
+        distill.run(micro_config("distill", runs, *options))
+    assert not (runs / "distill" / "targets").exists()
+
+
+EVERY_TERM = ("pixel", "perceptual", "latent", "adversarial")
+
+
+def test_every_term_has_its_curve_and_none_is_in_the_model(runs):
+    weights = [f"--{name}_weight=0.1" for name in EVERY_TERM]
+    distill.run(micro_config("distill", runs, *weights, "--perceptual_crop=32"))
+    lines = read_json_lines(runs / "distill" / "metrics.jsonl")
+    assert len(lines) == 4
+    for line in lines:
+        terms = [line[name] for name in (*EVERY_TERM, "discriminator")]
+        assert line["loss"] == pytest.approx(line["distill"] + 0.1 * sum(terms), rel=1e-5)
+    folder = runs / "distill" / "model"
+    assert sorted(p.name for p in folder.iterdir()) == ["unet", "upscaler.json", "vae"]
+    assert read_json(folder / "upscaler.json")["prediction"] == "clean"
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stopped_at(step):
+    """A report that ends a training in the step, before its checkpoint."""
+
+    def report(label, done, total, figures):
+        if label == "distill" and done == step:
+            raise StoppedError
+
+    return report
+
+
+def test_a_killed_game_of_two_networks_goes_on_bitwise(runs, tmp_path_factory):
+    from safetensors.torch import load_file
+
+    states = []
+    for kills in ([4], [2, 4]):
+        folder = tmp_path_factory.mktemp("game")
+        for verb in ("expand-unet", "train-sr"):
+            (folder / verb).symlink_to((runs / verb).resolve(), target_is_directory=True)
+        for step in kills:
+            every = 1 if step == 2 else 3
+            options = ("--adversarial_weight=0.1", f"--optim.checkpoint_every={every}")
+            with pytest.raises(StoppedError):
+                distill.run(micro_config("distill", folder, *options), stopped_at(step))
+        states.append(load_file(folder / "distill" / "checkpoint.safetensors"))
+    whole, resumed = states
+    assert whole.keys() == resumed.keys()
+    assert {name.split(".")[1] for name in whole if name[:6] == "model."} == {
+        "unet",
+        "discriminator",
+    }
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_photo_latents_are_those_of_the_frozen_encoder(tmp_path, vae, sr_unet):
+    config = dataclasses.replace(
+        micro_config("distill", tmp_path), pixel_weight=0.0, latent_weight=2.0
+    )
+    lr = lr_latents(vae, BATCH, config.task, config.seed)
+    predicted = one_step(sr_unet, SCHEDULE, start_noise(lr, config.seed, [0, 1]), lr)
+    terms = loss_of(config, sr_unet, vae)
+    expected = (predicted - pixels_to_latents(vae, BATCH.images)).square().mean()
+    torch.testing.assert_close(terms["latent"], expected)
+    torch.testing.assert_close(terms["loss"], terms["distill"] + 2 * expected)
