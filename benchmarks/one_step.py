@@ -2,13 +2,13 @@
 
     python benchmarks/one_step.py --preset tiny --runs runs/tiny --hr FOLDER --metric_weights FOLDER
 
-`--runs` holds the finished expand-unet and train-sr. The phase distill runs once a student and seed
-with the preset's steps, in folders of their own under `--out`; students of one seed learn from the
-same teacher results, and a stopped command goes on where it was. All are measured on the photos of
-`--hr`, degraded as `--degradation` says with seed 0 or as `--lr` has them, whole, with the start
-noise of seed 0; what is measured is the 8-bit image as it would be saved. Of several seeds the mean
-and, in brackets, the spread. Seconds are for one image, of the network alone. `--models` are
-measured too, with their dial at each `--fidelity`.
+`--runs` holds the finished expand-unet and train-sr, whose task is the students' too. The phase
+distill runs once a student and seed with the preset's steps, in folders of their own under `--out`;
+students of one seed learn from the same teacher results, and a stopped command goes on where it
+was. All are measured on the photos of `--hr`, degraded as `--degradation` says with seed 0 or as
+`--lr` has them, whole, with the start noise of seed 0; what is measured is the 8-bit image as it
+would be saved. Of several seeds the mean and, in brackets, the spread. Seconds are for one image,
+of the network alone. `--models` are measured too, with their dial at each `--fidelity`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from common import base_parser, mean_and_spread, named_folder, phase_config, report, table
 
+from tocsr.config import read_yaml
 from tocsr.data.degrade import degrade
 from tocsr.data.images import to_tensor, to_uint8
 from tocsr.deploy.image_files import read_image
@@ -111,6 +112,9 @@ def student_config(options: argparse.Namespace, name: str, seed: int) -> Any:
     values |= {**OFF, **STUDENTS[name], "runs": runs, "seed": seed}
     if values["perceptual_weight"] and options.perceptual_weight:
         values["perceptual_weight"] = options.perceptual_weight
+    told = options.runs / "train-sr" / "config.yaml"
+    task = read_yaml(told)["task"] if told.exists() else {}
+    values |= {f"task.{key}": value for key, value in task.items()}
     return phase_config("distill", options, "optim.num_steps", **values)
 
 
@@ -209,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--photos", type=Path, help="To train on; the preset's otherwise.")
     parser.add_argument("--hr", type=Path, required=True, help="Folder of photos to measure on.")
     parser.add_argument("--lr", type=Path, help="Folder of their low-resolution images, by name.")
-    parser.add_argument("--degradation", help="Where there is no --lr; the preset's otherwise.")
+    parser.add_argument("--degradation", help="To measure on; the task's otherwise.")
     parser.add_argument("--limit", type=int, default=0, help="Only so many photos; 0 for all.")
     parser.add_argument("--students", nargs="*", choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument("--teacher_steps", type=int, nargs="*", default=[1, 4, 15, 50])
@@ -227,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = student_config(options, next(iter(STUDENTS)), options.seeds[0])
     upscale, degradation = config.task.upscale, config.task.degradation
     images = tested_images(options, upscale, options.degradation or degradation)
-    rows = chosen_metrics(options.metrics, has_reference=True)
+    rows = chosen_metrics(options.metrics, (), has_reference=True)
     metrics, absent = load_metrics(rows, options.metric_weights)
     columns = {name: (rows[name].title, rows[name].digits) for name in metrics}
     columns["seconds"] = ("seconds", 2)
