@@ -11,13 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms
 
-from tocsr.deploy.image_files import (
-    Picture,
-    check_size,
-    list_images,
-    read_image,
-    write_image,
-)
+from tocsr.deploy.formats import check_size
+from tocsr.deploy.image_files import Picture, list_images, read_image, write_image
 from tocsr.errors import TocsrError
 
 FORMATS = ["png", "jpg", "webp"]
@@ -189,7 +184,7 @@ def test_a_folder_is_no_image(tmp_path):
 
 def test_an_empty_file_is_said_to_be_empty(tmp_path):
     (tmp_path / "a.png").touch()
-    with pytest.raises(TocsrError, match="must be a PNG, JPEG or WebP image, got an empty file"):
+    with pytest.raises(TocsrError, match=r"must be a PNG.*, got an empty file"):
         read_image(tmp_path / "a.png")
 
 
@@ -200,7 +195,7 @@ def test_a_text_is_no_image(tmp_path):
 
 
 def test_another_format_is_refused_whatever_its_name(tmp_path):
-    Image.fromarray(gradient()).save(tmp_path / "a.png", format="BMP")
+    Image.fromarray(gradient()).save(tmp_path / "a.png", format="GIF")
     with pytest.raises(TocsrError, match="must be a PNG, JPEG or WebP image"):
         read_image(tmp_path / "a.png")
 
@@ -313,12 +308,12 @@ WRITE_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from PIL import Image
 from tocsr.deploy.image_files import Picture, write_image
-def die_halfway(self, path, **_):
-    Path(path).write_bytes(b"half")
+def die_halfway(path, content):
+    with path.open("wb") as file:
+        file.write(content[: len(content) // 2])
     os.kill(os.getpid(), signal.SIGKILL)
-Image.Image.save = die_halfway
+Path.write_bytes = die_halfway
 write_image(Path(sys.argv[1]), Picture(np.zeros((8, 8, 3), np.uint8)), "png")
 """
 

@@ -67,7 +67,7 @@ def test_tiles_of_a_known_image_blend_to_that_image(height, width, seed, core, h
         return whole[:, rows, cols]
 
     parts = tiles(height, width, core, halo, multiple)
-    image = assemble(parts, crop, height, width, upscale)
+    image = assemble(parts, crop, height, width, upscale, np.uint8)
     assert np.array_equal(image, levels.transpose(1, 2, 0)[: height * upscale, : width * upscale])
 
 
@@ -79,7 +79,7 @@ def test_a_step_between_two_tiles_becomes_a_ramp():
         level = -1 if tile.cols.start == 0 else 1
         return np.full((3, tile.rows.size, tile.cols.size), level, np.float32)
 
-    row = assemble(parts, constant, 1, 64, 1)[0, :, 0].astype(int)
+    row = assemble(parts, constant, 1, 64, 1, np.uint8)[0, :, 0].astype(int)
     assert (row[:24] == 0).all()  # half the halo, 8 px, on either side of the cut at 32
     assert (row[40:] == 255).all()
     assert np.abs(np.diff(row)).max() <= 16  # 255 / 16 px
@@ -94,7 +94,7 @@ def test_the_outer_half_of_a_halo_counts_nothing():
         return values
 
     parts = tiles(16, 96, core=32, halo=16, multiple=16)
-    assert (assemble(parts, spoilt, 16, 96, 1) == 128).all()
+    assert (assemble(parts, spoilt, 16, 96, 1, np.uint8) == 128).all()
 
 
 def test_padding_mirrors_without_repeating_the_border():

@@ -1,14 +1,22 @@
 import errno
+import io
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 
+from tocsr import __version__
 from tocsr.deploy import upscale as module
 from tocsr.deploy.configs import UpscaleConfig
-from tocsr.deploy.image_files import MAX_SIDE, Picture, read_image, write_image
-from tocsr.deploy.upscale import plan, run
+from tocsr.deploy.formats import MAX_SIDE
+from tocsr.deploy.image_files import Picture, decode_image, read_image, write_image
+from tocsr.deploy.metadata import model_checksum
+from tocsr.deploy.upscale import run
+from tocsr.deploy.upscale_jobs import plan
 from tocsr.deploy.upscaler import Upscaler
 from tocsr.errors import ExitCode, TocsrError
 
@@ -34,6 +42,12 @@ def targets(*inputs: Path, **options) -> list[str]:
         ({"quality": 101}, r"quality must be in 1..100, got 101"),
         ({"tile": -1}, "tile must be at least 0, got -1"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"upscale": 0.5}, "upscale must be a factor from 1 to 8, or 0 for the model's, got 0.5"),
+        ({"upscale": 8.5}, "upscale must be a factor from 1 to 8, or 0 for the model's, got 8.5"),
+        ({"upscale": 2, "width": 90}, "upscale cannot stand with width or height"),
+        ({"width": -1}, "width must be at least 0, got -1"),
+        ({"fidelity": 1.5}, "fidelity must be from 0 to 1, got 1.5"),
+        ({"depth": "16", "format": "jpg"}, "depth 16 needs format png or tif, got jpg"),
         ({"num_threads": -1}, "num_threads must be at least 0, got -1"),
     ],
 )
@@ -51,6 +65,38 @@ def test_a_result_lies_beside_its_photo_by_default(tmp_path):
 
 def test_the_format_decides_the_suffix_beside_a_photo(tmp_path):
     assert targets(tmp_path / "a.jpg", format="webp") == [str(tmp_path / "a_x4.webp")]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"upscale": 2.0}, "a_x2.png"),
+        ({"upscale": 1.5}, "a_x1.5.png"),
+        ({"width": 800}, "a_800w.png"),
+        ({"height": 600}, "a_600h.png"),
+        ({"width": 800, "height": 600}, "a_800x600.png"),
+    ],
+)
+def test_the_name_of_a_result_says_its_size(tmp_path, options, name):
+    assert targets(tmp_path / "a.jpg", **options) == [str(tmp_path / name)]
+
+
+def test_results_of_a_fraction_are_not_upscaled_again(tmp_path):
+    save(tmp_path / "a.png")
+    save(tmp_path / "a_x1.5.png")
+    assert targets(tmp_path, upscale=1.5) == [str(tmp_path / "a_x1.5.png")]
+
+
+def test_standard_input_goes_to_standard_output_unless_told_otherwise(tmp_path):
+    assert targets(Path("-")) == ["-"]
+    assert targets(Path("-"), output=tmp_path / "a.png") == [str(tmp_path / "a.png")]
+    assert targets(Path("-"), output=tmp_path) == [str(tmp_path / "stdin.png")]
+    assert targets(tmp_path / "a.jpg", output=Path("-")) == ["-"]
+
+
+def test_several_photos_do_not_fit_standard_output(tmp_path):
+    with pytest.raises(TocsrError, match="output must be a folder for several photos"):
+        targets(tmp_path / "a.png", tmp_path / "b.png", output=Path("-"))
 
 
 def test_a_single_photo_may_name_its_file(tmp_path):
@@ -236,7 +282,7 @@ def test_a_full_disk_stops_the_run_and_keeps_what_is_done(tmp_path, toy_model, m
 
 
 def test_memory_that_runs_out_on_a_single_photo_is_its_own_code(tmp_path, toy_model, monkeypatch):
-    def too_large(_: Path) -> Picture:
+    def too_large(_: Path, deep: bool) -> Picture:
         raise MemoryError
 
     monkeypatch.setattr(module, "read_image", too_large)
@@ -255,3 +301,138 @@ def test_a_missing_model_ends_the_run(tmp_path):
 def test_a_run_prints_nothing(tmp_path, toy_model, capfd):
     run(UpscaleConfig(inputs=[save(tmp_path / "a.png")], model=toy_model))
     assert capfd.readouterr() == ("", "")
+
+
+# ---- size, colours, metadata
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"upscale": 1}, (70, 53)),
+        ({"upscale": 2.5}, (175, 132)),
+        ({"upscale": 8}, (560, 424)),
+        ({"width": 100}, (100, 76)),
+        ({"height": 100}, (132, 100)),
+        ({"width": 300, "height": 100}, (132, 100)),
+    ],
+)
+def test_a_result_has_the_size_that_was_asked_for(tmp_path, toy_model, photo, options, size):
+    write_image(tmp_path / "a.png", Picture(photo, photo[:, :, 0]), "png")
+    output = tmp_path / "b.png"
+    config = UpscaleConfig(inputs=[tmp_path / "a.png"], output=output, model=toy_model, **options)
+    assert run(config)["failed"] == {}
+    picture = read_image(output)
+    assert picture.rgb.shape[:2] == picture.alpha.shape == size[::-1]
+
+
+def test_a_photo_larger_than_the_width_is_named_and_the_rest_goes_on(tmp_path, toy_model):
+    photos = [save(tmp_path / "large.png", (90, 20)), save(tmp_path / "small.png", (20, 20))]
+    result = run(UpscaleConfig(inputs=photos, model=toy_model, width=60))
+    assert "for 90 x 20 pixels they ask for 0.667" in result["failed"][str(photos[0])]
+    assert result["done"] == [str(tmp_path / "small_60w.png")]
+
+
+def test_a_dark_rim_of_hidden_pixels_does_not_bleed_in(tmp_path, toy_model):
+    results = []
+    for hidden in (0, 255):
+        rgb = np.full((24, 24, 3), hidden, np.uint8)
+        rgb[8:16, 8:16] = 200
+        alpha = np.zeros((24, 24), np.uint8)
+        alpha[8:16, 8:16] = 255
+        write_image(tmp_path / "a.png", Picture(rgb, alpha), "png")
+        run(UpscaleConfig(inputs=[tmp_path / "a.png"], model=toy_model, overwrite=True))
+        results.append(read_image(tmp_path / "a_x4.png").rgb)
+    assert np.array_equal(*results)  # what was hidden has no say
+
+
+def test_the_colour_fix_is_applied(tmp_path, toy_model, photo):
+    write_image(tmp_path / "a.png", Picture(photo), "png")
+    for how in ("none", "adain", "wavelet"):
+        output = tmp_path / f"{how}.png"
+        run(
+            UpscaleConfig(
+                inputs=[tmp_path / "a.png"], output=output, model=toy_model, color_fix=how
+            )
+        )
+    off = {
+        how: np.abs(read_image(tmp_path / f"{how}.png").rgb.mean((0, 1)) - photo.mean((0, 1))).max()
+        for how in ("none", "adain", "wavelet")
+    }
+    assert max(off["adain"], off["wavelet"]) < off["none"] / 2
+
+
+def history(path: Path) -> dict:
+    with Image.open(path) as image:
+        return json.loads(image.getexif()[ExifTags.Base.ProcessingSoftware])
+
+
+@pytest.mark.parametrize("file_format", ["png", "jpg", "webp", "tif"])
+def test_a_result_says_how_it_was_made(tmp_path, toy_model, file_format):
+    photo = save(tmp_path / "a.png")
+    config = UpscaleConfig(
+        inputs=[photo], model=toy_model, format=file_format, seed=3, color_fix="adain", upscale=2
+    )
+    run(config)
+    made = history(tmp_path / f"a_x2.{file_format}")
+    model = made.pop("model")
+    assert made == {
+        "software": f"tocsr {__version__}",
+        "upscale": 2,
+        "seed": 3,
+        "fidelity": 0,
+        "color_fix": "adain",
+        "tile": 0,
+        "width": 18,
+        "height": 14,
+    }
+    assert model == model_checksum(toy_model)
+
+
+def test_another_model_has_another_checksum(toy_model):
+    before = model_checksum(toy_model)
+    weights = toy_model / "unet" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert model_checksum(toy_model) != before
+
+
+def test_stripped_metadata_leaves_the_profile_alone(tmp_path, toy_model):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "camera"
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (9, 7)).save(path, exif=exif, icc_profile=profile, dpi=(300, 300))
+    run(UpscaleConfig(inputs=[path], model=toy_model, strip_metadata=True))
+    picture = read_image(tmp_path / "a_x4.png")
+    assert (picture.exif, picture.dpi, picture.icc) == (None, None, profile)
+
+
+def test_what_the_camera_wrote_stays_beside_how_it_was_made(tmp_path, toy_model):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "camera"
+    Image.new("RGB", (9, 7)).save(tmp_path / "a.jpg", exif=exif, dpi=(300, 300))
+    run(UpscaleConfig(inputs=[tmp_path / "a.jpg"], model=toy_model))
+    with Image.open(tmp_path / "a_x4.png") as image:
+        assert image.getexif()[ExifTags.Base.Make] == "camera"
+    assert read_image(tmp_path / "a_x4.png").dpi == pytest.approx((300, 300), abs=0.02)
+
+
+# ---- standard input and output
+
+
+def test_a_photo_goes_through_a_pipe(tmp_path, toy_model, photo):
+    write_image(tmp_path / "a.png", Picture(photo), "png")
+    command = [sys.executable, "-m", "tocsr", "upscale", "-", "-m", str(toy_model)]
+    done = subprocess.run(
+        command, input=(tmp_path / "a.png").read_bytes(), capture_output=True, check=True
+    )
+    result = decode_image(io.BytesIO(done.stdout), "standard output").rgb
+    assert np.array_equal(result, Upscaler.from_pretrained(toy_model)(photo))
+
+
+def test_a_pipe_without_a_photo_says_so_and_writes_nothing(toy_model):
+    command = [sys.executable, "-m", "tocsr", "upscale", "-", "-m", str(toy_model)]
+    done = subprocess.run(command, input=b"no image", capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (ExitCode.SOME_FAILED, b"")
+    assert b"standard input must be a PNG" in done.stderr
+    assert b"Traceback" not in done.stderr

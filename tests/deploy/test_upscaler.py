@@ -104,7 +104,7 @@ def test_upsampling_equals_torchs_antialiased_bicubic(photo):
     ],
 )
 def test_what_is_no_rgb_image_is_refused(toy, image):
-    with pytest.raises(TocsrError, match=r"must be uint8 \(H, W, 3\)"):
+    with pytest.raises(TocsrError, match=r"must be uint8 or uint16 \(H, W, 3\)"):
         toy(image)
 
 
@@ -155,6 +155,75 @@ def test_facts_that_do_not_hold_are_refused(toy_model, change, message):
     with pytest.raises(TocsrError, match=message) as raised:
         ModelFacts.read(path)
     assert raised.value.code is ExitCode.MODEL
+
+
+def with_prediction(folder, prediction: str):
+    path = folder / "upscaler.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction": prediction}))
+    return Upscaler.from_pretrained(folder, num_threads=1)
+
+
+def test_full_fidelity_starts_from_no_noise(toy_model, photo):
+    upscaler = with_prediction(toy_model, "clean")
+    assert np.array_equal(upscaler(photo, seed=1, fidelity=1), upscaler(photo, seed=2, fidelity=1))
+    assert np.array_equal(upscaler(photo, seed=1, fidelity=0), upscaler(photo, seed=1))
+
+
+def test_fidelity_scales_the_noise_that_the_graph_is_given(toy_model, photo):
+    upscaler = with_prediction(toy_model, "clean")
+    session, given = upscaler._session, []
+
+    class Watched:
+        def run(self, outputs, inputs):
+            given.append(inputs["noise"])
+            return session.run(outputs, inputs)
+
+    upscaler._session = Watched()
+    upscaler(photo)
+    upscaler(photo, fidelity=0.75)
+    assert np.allclose(given[1], given[0] / 4, rtol=1e-6)  # a float32 rounding
+
+
+def test_a_model_that_predicts_the_noise_refuses_the_dial(toy_model, photo):
+    upscaler = with_prediction(toy_model, "noise")
+    upscaler(photo)
+    with pytest.raises(TocsrError, match="must be 0 for a model that predicts the noise"):
+        upscaler(photo, fidelity=0.5)
+
+
+def test_a_model_that_does_not_say_what_it_predicts_refuses_the_dial(toy, photo):
+    with pytest.raises(TocsrError, match=r"upscaler\.json says no prediction, got 0\.5"):
+        toy(photo, fidelity=0.5)
+
+
+@pytest.mark.parametrize("fidelity", [-0.1, 1.1, float("nan")])
+def test_a_fidelity_out_of_range_is_refused(toy_model, photo, fidelity):
+    with pytest.raises(TocsrError, match="fidelity must be from 0 to 1"):
+        with_prediction(toy_model, "clean")(photo, fidelity=fidelity)
+
+
+@pytest.mark.parametrize("prediction", ["clean", "noise"])
+@pytest.mark.parametrize("fidelity", [-1.0, 0.0, 0.5, 1.0, 2.0])
+def test_the_dial_follows_the_rule_of_the_model_in_pytorch(toy_model, prediction, fidelity):
+    pytest.importorskip("torch")
+    from tocsr.models.sr import check_fidelity
+
+    def said(check, *args) -> str:
+        try:
+            check(*args)
+        except TocsrError as error:
+            return str(error)
+        return ""
+
+    ours = said(with_prediction(toy_model, prediction).check_fidelity, fidelity)
+    assert ours == said(check_fidelity, fidelity, prediction)
+
+
+def test_sixteen_bits_give_the_result_of_eight_more_finely(toy, photo):
+    eight, sixteen = toy(photo), toy(photo.astype(np.uint16) * 257)
+    assert sixteen.dtype == np.uint16
+    assert np.abs(sixteen / 257 - eight).max() <= 0.51  # half a level of rounding
+    assert len(np.unique(sixteen)) > 1000
 
 
 def test_facts_that_only_others_read_are_left_alone(toy_model):

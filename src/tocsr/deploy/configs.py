@@ -14,16 +14,32 @@ class UpscaleConfig:
     """Makes photos larger and sharper.
 
     Args:
-        inputs: Photos (PNG, JPEG, WebP), or folders that are searched with their subfolders.
-        output: (-o) The file to write where there is one photo and this ends like an image, else
-            the folder, in which input folders are mirrored; by default PHOTO_xN.png beside
-            each, N the model's factor.
+        inputs: Photos (PNG, JPEG, WebP, TIFF, BMP, AVIF, HEIC), folders that are searched with
+            their subfolders, or - for standard input.
+        output: (-o) The file to write where there is one photo and this ends like an image, - for
+            standard output, else the folder, in which input folders are mirrored; by default
+            PHOTO_xN.png beside each, N the factor.
         model: (-m) Model folder that tocsr export wrote; by default the model in the package.
+        upscale: (-s) Factor from 1 to 8, fractions too; 0 takes the model's. The network runs as
+            often as needed, a Lanczos filter does the rest.
+        width: (-w) Width of the result in pixels instead of a factor; the height follows. With
+            height: the box that the result fits inside.
+        height: Height of the result in pixels instead of a factor; the width follows.
+        fidelity: From 0, as trained, to 1: how much of the noise that the network starts from is
+            left out. More invents less: PSNR rises a little (0.3 dB measured), detail that only
+            the noise makes goes, and ST-LPIPS gets worse. A model that predicts the noise
+            refuses it.
+        color_fix: Brings the colours back to the photo's, over the whole image: wavelet takes
+            everything coarse from the photo, adain each channel's mean and spread.
         tile: (-t) Pixels of a photo that are computed at once along a side; less takes less
             memory; 0 takes 256.
         seed: Seed of the noise that the network starts from.
         format: (-f) Format of the results; auto goes by the output file, else by each photo.
-        quality: Quality of JPEG and WebP, 1 to 100.
+        quality: (-c) Quality of JPEG, WebP, AVIF and HEIC, 1 to 100.
+        depth: Bits per channel of the results; auto keeps a photo's 16 where the result is PNG or
+            TIFF. 16 bits need the extra io.
+        strip_metadata: Leaves out the photo's EXIF and resolution and how the result was made. A
+            colour profile stays, since without it the colours would be others.
         overwrite: Makes results anew that are already there, instead of skipping them.
         num_threads: CPU threads; 0 takes all cores.
     """
@@ -33,19 +49,41 @@ class UpscaleConfig:
     inputs: list[Path] = field(metadata={"positional": True})
     output: Path | None = field(default=None, metadata={"short": "-o"})
     model: Path | None = field(default=None, metadata={"short": "-m"})
+    upscale: float = field(default=0.0, metadata={"short": "-s"})
+    width: int = field(default=0, metadata={"short": "-w"})
+    height: int = 0
+    fidelity: float = 0.0
+    color_fix: Literal["none", "wavelet", "adain"] = "none"
     tile: int = field(default=0, metadata={"short": "-t"})
     seed: int = 0
-    format: Literal["auto", "png", "jpg", "webp"] = field(default="auto", metadata={"short": "-f"})
-    quality: int = 95
+    format: Literal["auto", "png", "jpg", "webp", "tif", "bmp", "avif", "heic"] = field(
+        default="auto", metadata={"short": "-f"}
+    )
+    quality: int = field(default=95, metadata={"short": "-c"})
+    depth: Literal["auto", "8", "16"] = "auto"
+    strip_metadata: bool = False
     overwrite: bool = False
     num_threads: int = 0
 
     def __post_init__(self) -> None:
         require(len(self.inputs) > 0, "upscale needs at least one photo or folder of photos")
+        require(
+            self.upscale == 0 or 1 <= self.upscale <= 8,
+            f"upscale must be a factor from 1 to 8, or 0 for the model's, got {self.upscale:g}",
+        )
+        require(
+            not (self.upscale and (self.width or self.height)),
+            "upscale cannot stand with width or height, which say the size too",
+        )
+        require(0 <= self.fidelity <= 1, f"fidelity must be from 0 to 1, got {self.fidelity:g}")
         require(1 <= self.quality <= 100, f"quality must be in 1..100, got {self.quality}")
-        for name in ("tile", "seed", "num_threads"):
+        for name in ("width", "height", "tile", "seed", "num_threads"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must be at least 0, got {value}")
+        require(
+            self.depth != "16" or self.format in ("auto", "png", "tif"),
+            f"depth 16 needs format png or tif, got {self.format}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +205,13 @@ class EvaluateConfig:
         test_sets: Folder of StableSR's test sets, where the test set is taken from.
         save: Folder to write the results of models to, in a folder for each.
         output: (-o) JSON file to write: protocol, checksums, values of each image, intervals.
+        report: HTML file to write: the figures, plots, and pictures of the worst and best images.
+        sheet: PNG file to write: crops of the worst, the median and the best image.
+        shown_by: Metric by whose values of the first system images are the worst and best; by
+            default the first that is computed.
+        num_shown: How many of the worst and of the best images the report has pictures of.
+        paper_table: Sets the figures beside the paper's of a test set: realsr-100, drealsr-93,
+            div2k-val; counts the models' parameters and GMACs.
         num_threads: CPU threads; 0 takes all cores.
     """
 
@@ -189,10 +234,25 @@ class EvaluateConfig:
     test_sets: Path | None = None
     save: Path | None = None
     output: Path = field(default=Path("evaluation.json"), metadata={"short": "-o"})
+    report: Path | None = None
+    sheet: Path | None = None
+    shown_by: str = ""
+    num_shown: int = 4
+    paper_table: str = ""
     num_threads: int = 0
 
     def __post_init__(self) -> None:
         self._check_sources()
+        for name, file, suffix in (("report", self.report, ".html"), ("sheet", self.sheet, ".png")):
+            require(
+                file is None or file.suffix == suffix,
+                f"{name} must name a {suffix} file, got {file}",
+            )
+        require(self.num_shown >= 1, f"num_shown must be at least 1, got {self.num_shown}")
+        require(
+            not self.shown_by or self.is_shown,
+            "shown_by chooses the images of a --report or --sheet, neither is asked for",
+        )
         if self.degrade:
             check_degradation(self.degrade, "degrade")
         object.__setattr__(self, "factor", self.factor or task_row(self.task).upscale)
@@ -200,6 +260,11 @@ class EvaluateConfig:
         for name in ("seed", "border", "num_threads"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must be at least 0, got {value}")
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there are pictures to make."""
+        return self.report is not None or self.sheet is not None
 
     def _check_sources(self) -> None:
         """Raises a usage error unless there are systems, and what they start from."""

@@ -18,6 +18,7 @@ import numpy as np
 from tocsr.config import require, task_row
 from tocsr.data.degrade import degrade
 from tocsr.data.images import to_tensor, to_uint8
+from tocsr.deploy.contact_sheet import contact_sheet
 from tocsr.deploy.degrade import cropped, index_of
 from tocsr.deploy.evaluation import figures, record
 from tocsr.deploy.image_files import Picture, read_image, write_image
@@ -25,19 +26,24 @@ from tocsr.deploy.metrics.pyiqa import Pyiqa
 from tocsr.deploy.metrics.subject import Subject
 from tocsr.deploy.metrics.table import chosen_metrics, load_metrics
 from tocsr.deploy.pairs import common_names, named_images
+from tocsr.deploy.paper_table import paper_table, published_table
+from tocsr.deploy.pictures import choose, make_pictures
+from tocsr.deploy.report import report_page
 from tocsr.deploy.systems import labels, make_system
 from tocsr.deploy.test_sets import check_count, check_hashes, set_folders
 from tocsr.devices import pick_device
-from tocsr.files import write_json
+from tocsr.files import whole_file, write_json, write_text
 from tocsr.runs import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from tocsr.deploy.configs import EvaluateConfig
+    from tocsr.deploy.metrics.table import Metric
+    from tocsr.deploy.pictures import Pictures
     from tocsr.deploy.systems import System
     from tocsr.runs import Report
 
@@ -101,18 +107,29 @@ def run(config: EvaluateConfig, report: Report = silent) -> dict[str, Any]:
         hr, lr = set_folders(config.test_set, config.test_sets)
         config = replace(config, hr=hr, lr=lr if config.model else None, test_sets=None)
     with Pyiqa(config.pyiqa) if config.pyiqa else nullcontext() as pyiqa:
-        result = evaluated(config, pyiqa, report)
+        result, pictures = evaluated(config, pyiqa, report)
     result["seconds"] = round(time.monotonic() - started, 3)
     write_json(config.output, result)
-    return figures(result, config.output)
+    if config.report is not None and pictures is not None:
+        write_text(config.report, report_page(result, pictures))
+    if config.sheet is not None and pictures is not None:
+        with whole_file(config.sheet) as part:
+            contact_sheet(result, pictures).save(part, "PNG")
+    written = {"report": config.report, "sheet": config.sheet}
+    return figures(result, config.output) | {k: str(v) for k, v in written.items() if v}
 
 
-def evaluated(config: EvaluateConfig, pyiqa: Pyiqa | None, report: Report) -> dict[str, Any]:
-    """The result file of a configuration whose folders are named, but for its seconds."""
+def evaluated(
+    config: EvaluateConfig, pyiqa: Pyiqa | None, report: Report
+) -> tuple[dict[str, Any], Pictures | None]:
+    """The result file of a configuration whose folders are named, but for its seconds.
+
+    With it the pictures of the worst and best images, where they are to be shown.
+    """
     started = time.monotonic()
-    usual = task_row(config.task).metrics
-    metrics = chosen_metrics(config.metrics, usual, config.hr is not None)
+    metrics = metrics_of(config)
     ready, absent = load_metrics(metrics, config.metric_weights, pyiqa)
+    check_shown(config, ready)
     images = find_images(config)
     if config.test_set:
         check_count(config.test_set, len(images.names))
@@ -133,7 +150,41 @@ def evaluated(config: EvaluateConfig, pyiqa: Pyiqa | None, report: Report) -> di
     result["protocol"]["test_set_hash_known"] = known
     if pyiqa is not None:
         result["versions"]["pyiqa"] = pyiqa.version
-    return result
+    if config.paper_table:
+        result["paper_table"] = paper_table(config.paper_table, result, networks(images))
+    if not config.is_shown:
+        return result, None
+    chosen = choose(result, config.shown_by, config.num_shown)
+    return result, make_pictures(
+        chosen, lambda name: originals(name, images, config), systems, config.factor
+    )
+
+
+def metrics_of(config: EvaluateConfig) -> dict[str, Metric]:
+    """The metrics asked for, else the task's and those of the paper's table."""
+    usual = task_row(config.task).metrics
+    if config.paper_table:
+        usual = [*usual, *published_table(config.paper_table).metrics.values()]
+    return chosen_metrics(config.metrics, usual, config.hr is not None)
+
+
+def check_shown(config: EvaluateConfig, ready: Mapping[str, object]) -> None:
+    """Raises a usage error unless there is a metric by which images are the worst and best."""
+    by = config.shown_by
+    require(
+        not config.is_shown or (by in ready if by else len(ready) > 0),
+        f"a report or sheet shows the worst and best by a metric that is computed, got "
+        f"{by or 'none'} of {', '.join(ready) or 'none'}",
+    )
+
+
+def networks(images: Images) -> dict[str, Path]:
+    """The systems that are networks, whose parameters can be counted, by label."""
+    return {
+        label: path
+        for label, path in images.systems.items()
+        if label not in images.sr and (path / "unet").is_dir()
+    }
 
 
 def find_images(config: EvaluateConfig) -> Images:

@@ -14,6 +14,7 @@ from tocsr import __version__
 from tocsr.config import BICUBIC
 from tocsr.data.degradation.settings import load_degradation
 from tocsr.deploy.metrics.table import METRICS
+from tocsr.deploy.paper_table import shown_table
 from tocsr.deploy.statistics import LEVEL, NUM_RESAMPLES, compare, mean_with_interval
 from tocsr.deploy.test_sets import named_set
 
@@ -156,6 +157,8 @@ def figures(result: Mapping[str, Any], file: Path) -> dict[str, Any]:
             }
             for row in result["comparisons"]
         ]
+    if "paper_table" in result:
+        shown[f"paper, {result['paper_table']['test_set']}"] = shown_table(result["paper_table"])
     if result["absent"]:
         shown["absent"] = result["absent"]
     if result["missing"]:

@@ -1,19 +1,31 @@
 """Photos in files: found, read, checked and written whole.
 
-Legend: H W pixels. Images are uint8 RGB (H, W, 3) in 0..255, alpha is uint8 (H, W).
+Legend: H W pixels. Images are RGB (H, W, 3) in 0..255 as uint8, or in 0..65535 as uint16 where 16
+bits are asked for; alpha is (H, W) of the same type.
 """
 
 from __future__ import annotations
 
-import struct
+import io
 import warnings
-import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from tocsr.deploy.deep_files import is_deep, read_deep, write_deep
+from tocsr.deploy.formats import (
+    DEEP,
+    FORMAT_OF_SUFFIX,
+    PILLOW_NAME,
+    TRANSPARENT,
+    Format,
+    readable,
+    require_writable,
+)
+from tocsr.deploy.metadata import DAMAGED, orientation, resolution, upright_exif
+from tocsr.deploy.pixels import cmyk_to_rgb, fitting_profile, luma, to_8_bits, turned
 from tocsr.errors import TocsrError
 from tocsr.files import whole_file
 
@@ -22,21 +34,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Format = Literal["png", "jpg", "webp"]
-
-FORMAT_OF_SUFFIX: dict[str, Format] = {
-    ".png": "png",
-    ".jpg": "jpg",
-    ".jpeg": "jpg",
-    ".webp": "webp",
-}
-# The longest side a format can hold; libjpeg stops a little before the 65535 of the standard.
-MAX_SIDE: dict[Format, int] = {"png": 2**31 - 1, "jpg": 65500, "webp": 16383}
-
-# What Pillow raises for a damaged file of one of our formats.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
-_DAMAGED_EXIF = (*_DAMAGED, KeyError, TypeError, AttributeError)
+_HOLDS_GRAY = ("png", "jpg", "tif", "bmp")  # the others make RGB of it
 _MAX_JPEG_EXIF = 65533  # bytes of one JPEG segment
+_GRAY = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
+_COLOR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "CMYK")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,20 +45,29 @@ class Picture:
     """What a file holds.
 
     Args:
-        rgb: uint8 (H, W, 3).
-        alpha: uint8 (H, W), 0 is transparent; None where the file has no transparency.
+        rgb: uint8 or uint16 (H, W, 3).
+        alpha: (H, W) of the same type, 0 is transparent; None where there is no transparency.
         exif: The EXIF block with orientation 1, or None.
-        icc: The profile of the colours in `rgb`, or None.
+        icc: The profile of the colours, or None; written where it fits what is written.
+        dpi: Dots per inch, across and down, or None.
+        gray: Whether the file held gray alone, and its result is to hold gray alone.
     """
 
-    rgb: NDArray[np.uint8]
-    alpha: NDArray[np.uint8] | None = None
+    rgb: NDArray[Any]
+    alpha: NDArray[Any] | None = None
     exif: bytes | None = None
     icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    gray: bool = False
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it has 16 bits per channel."""
+        return self.rgb.dtype == np.uint16
 
 
 def list_images(path: Path) -> list[Path]:
-    """The PNG, JPEG and WebP files below a folder, sorted; a file, found or not, is itself.
+    """The image files below a folder by their suffix, sorted; a file, found or not, is itself.
 
     Hidden files and folders and unfinished `.part` files are left out.
     """
@@ -72,145 +82,197 @@ def list_images(path: Path) -> list[Path]:
     )
 
 
-def check_size(height: int, width: int, file_format: Format) -> None:
-    """Raises a usage error where a format cannot hold an image; to be called before the work."""
-    limit = MAX_SIDE[file_format]
-    if max(height, width) > limit:
-        raise TocsrError(
-            f"{file_format} holds sides of at most {limit} px, the result has {width} x {height}",
-            "choose --format png",
-        )
-
-
-def read_image(path: Path) -> Picture:
-    """Reads a PNG, JPEG or WebP file, turned upright by its EXIF orientation.
-
-    Gray, palette and CMYK become RGB; 16-bit gray is rounded to 8 bits.
+def read_image(path: Path, deep: bool = False) -> Picture:
+    """Reads an image file; see `decode_image`.
 
     Raises:
-        TocsrError: No such file, not one whole still image of these formats, or so many pixels
-            that Pillow takes it for a decompression bomb.
+        TocsrError: No such file, or what `decode_image` refuses.
     """
+    try:
+        with path.open("rb") as file:
+            return decode_image(file, str(path), deep)
+    except OSError as error:
+        raise TocsrError(f"cannot read {path}: {error.strerror}") from error
+
+
+def decode_image(file: BinaryIO, name: str, deep: bool = False) -> Picture:
+    """Reads a PNG, JPEG, WebP, TIFF, BMP, AVIF or HEIC image, turned upright as its EXIF says.
+
+    Gray, palette and CMYK become RGB, CMYK by its profile where it has one.
+
+    Args:
+        file: Its bytes; it must be able to seek.
+        name: What messages call it.
+        deep: Whether 16 bits per channel come as uint16; without, as uint8.
+
+    Raises:
+        TocsrError: Not one whole still image of these formats, or so many pixels that Pillow takes
+            it for a decompression bomb, or a package for its format is missing.
+    """
+    header = file.read(25)
+    file.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # Pillow's words on odd EXIF
-            with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-                return _picture(image, path)
+            with Image.open(file, formats=readable(header)) as image:
+                _check_still(image, name)
+                if deep and is_deep(image, header):
+                    return _deep_picture(image, file, name)
+                return _picture(image, name)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise TocsrError(
-            f"{path} must hold at most {Image.MAX_IMAGE_PIXELS} pixels, it has more",
+            f"{name} must hold at most {Image.MAX_IMAGE_PIXELS} pixels, it has more",
             "crop or shrink it",
         ) from error
     except UnidentifiedImageError as error:
-        held = "an empty file" if path.stat().st_size == 0 else "something else"
-        raise TocsrError(f"{path} must be a PNG, JPEG or WebP image, got {held}") from error
-    except _DAMAGED as error:
-        if isinstance(error, OSError) and error.errno:
-            raise TocsrError(f"cannot read {path}: {error.strerror}") from error
-        raise TocsrError(f"{path} is damaged or cut short: {_one_line(error)}") from error
+        held = "something else" if header else "an empty file"
+        raise TocsrError(
+            f"{name} must be a PNG, JPEG or WebP image, or TIFF, BMP, AVIF or HEIC, got {held}"
+        ) from error
+    except DAMAGED as error:
+        raise TocsrError(f"{name} is damaged or cut short: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _picture(image: Image.Image, path: Path) -> Picture:
+def _check_still(image: Image.Image, name: str) -> None:
     num_frames = getattr(image, "n_frames", 1)
-    if num_frames > 1 and image.format != "MPO":  # phones put previews behind a JPEG photo
+    if num_frames > 1 and image.format not in ("MPO", "HEIF"):  # previews behind a phone's photo
+        held = "a file of {} pages" if image.format == "TIFF" else "an animation of {} frames"
         raise TocsrError(
-            f"{path} must hold one image, got an animation of {num_frames} frames",
+            f"{name} must hold one image, got {held.format(num_frames)}",
             "save the frame you want",
         )
-    image.load()
     if 0 in image.size:
-        raise TocsrError(f"{path} must hold at least one pixel, got {image.width} x {image.height}")
-    upright = _turned(image)
-    exif, icc = _upright_exif(image), image.info.get("icc_profile")
-    is_rgb_profile = isinstance(icc, bytes) and icc[16:20] == b"RGB "
-    has_alpha = upright.has_transparency_data and not upright.mode.startswith("I")
-    rgba = np.asarray(upright.convert("RGBA")) if has_alpha else None
-    return Picture(
-        np.asarray(_as_rgb(upright)) if rgba is None else rgba[:, :, :3],
-        None if rgba is None else rgba[:, :, 3],
-        exif,
-        icc if is_rgb_profile else None,  # the profile of gray or CMYK does not fit RGB values
-    )
+        raise TocsrError(f"{name} must hold at least one pixel, got {image.width} x {image.height}")
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit gray; 65535 / 257 = 255
-        levels = np.clip(np.asarray(image).astype(np.float64) / 257, 0, 255)
-        image = Image.fromarray(np.rint(levels).astype(np.uint8))
-    return image.convert("RGB")
+def _picture(image: Image.Image, name: str) -> Picture:
+    """8 bits per channel, through Pillow."""
+    if image.mode not in (*_GRAY, *_COLOR):
+        raise TocsrError(
+            f"{name} must hold gray, RGB, CMYK or a palette of whole numbers up to 16 bits, "
+            f"got pixels of mode {image.mode}",
+            "save it as RGB",
+        )
+    image.load()
+    turn = orientation(image)  # Pillow has turned a TIFF by now, and says so
+    is_gray, icc = image.mode in _GRAY, image.info.get("icc_profile")
+    exif, dpi = upright_exif(image), resolution(image)
+    if image.mode == "CMYK":
+        flat, icc = cmyk_to_rgb(image), None  # the profile of inks does not fit RGB values
+    elif image.mode.startswith("I"):
+        flat = Image.fromarray(to_8_bits(np.asarray(image).astype(np.uint16))).convert("RGB")
+    else:
+        flat = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    pixels = turned(np.asarray(flat), turn)
+    alpha = pixels[:, :, 3] if pixels.shape[2] == 4 else None
+    return Picture(pixels[:, :, :3], alpha, exif, fitting_profile(icc, is_gray), dpi, is_gray)
 
 
-def _turned(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except _DAMAGED_EXIF:  # a broken EXIF block must not cost the photo
-        return image
-
-
-def _upright_exif(image: Image.Image) -> bytes | None:
-    """The EXIF block without the tags that say the old size and orientation."""
-    try:
-        exif = image.getexif()
-        if not exif:
-            return None
-        for tag in (ExifTags.Base.ImageWidth, ExifTags.Base.ImageLength):
-            exif.pop(tag, None)
-        for tag in (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight):
-            exif.get_ifd(ExifTags.IFD.Exif).pop(tag, None)
-        exif[ExifTags.Base.Orientation] = 1
-        return exif.tobytes()
-    except _DAMAGED_EXIF:
-        return None
+def _deep_picture(image: Image.Image, file: BinaryIO, name: str) -> Picture:
+    """16 bits per channel; Pillow has read what stands around the pixels."""
+    turn, exif, dpi = orientation(image), upright_exif(image), resolution(image)
+    icc, file_format = image.info.get("icc_profile"), str(image.format)
+    pixels = turned(read_deep(file, file_format, name), turn)
+    is_gray = pixels.shape[2] < 3
+    rgb = pixels[:, :, [0, 0, 0]] if is_gray else pixels[:, :, :3]
+    alpha = pixels[:, :, -1] if pixels.shape[2] in (2, 4) else None
+    return Picture(rgb, alpha, exif, fitting_profile(icc, is_gray), dpi, is_gray)
 
 
 def write_image(path: Path, picture: Picture, file_format: Format, quality: int = 95) -> None:
-    """Writes a file that appears whole or not at all, with its EXIF block and profile.
-
-    Args:
-        path: The file; its folder is made when missing.
-        picture: What to write. JPEG has no transparency: there it is laid on white.
-        file_format: How to write it, whatever the suffix.
-        quality: Of JPEG (colours at full resolution) and of lossy WebP, 1..100.
+    """Writes a file that appears whole or not at all; see `encode_image`.
 
     Raises:
-        TocsrError: The format refuses the picture.
-        OSError: The disk does.
+        TocsrError: What `encode_image` refuses.
+        OSError: The disk refuses it.
     """
-    exif = picture.exif
+    content = encode_image(picture, file_format, quality, str(path))
+    with whole_file(path) as part:
+        part.write_bytes(content)
+
+
+def encode_image(
+    picture: Picture, file_format: Format, quality: int = 95, name: str = "the result"
+) -> memoryview:
+    """The bytes of a file, with EXIF block, profile and resolution where the format has them.
+
+    Args:
+        picture: What to write. JPEG and BMP have no transparency: there it is laid on white. Of 16
+            bits per channel PNG and TIFF alone keep more than 8.
+        file_format: How to write it.
+        quality: Of JPEG (colours at full resolution), lossy WebP, AVIF and HEIC, 1..100.
+        name: What messages call it.
+
+    Raises:
+        TocsrError: The format refuses the picture, or a package for it is missing.
+    """
+    require_writable(file_format)
+    buffer = io.BytesIO()
+    icc = fitting_profile(picture.icc, picture.gray)
+    if picture.gray and file_format not in _HOLDS_GRAY:
+        icc = None
+    try:
+        if picture.is_deep and file_format in DEEP:
+            pillow_name = PILLOW_NAME[file_format]
+            write_deep(
+                buffer, _channels(picture, file_format), pillow_name, picture.exif, icc, picture.dpi
+            )
+        else:
+            options = _options(picture, file_format, quality)
+            if icc:
+                options["icc_profile"] = icc
+            image = _image(picture, file_format in TRANSPARENT)
+            image.save(buffer, format=PILLOW_NAME[file_format], **options)
+    except (ValueError, OSError, RuntimeError) as error:  # an encoder's refusal
+        raise TocsrError(f"cannot write {name}: {_one_line(error)}") from error
+    return buffer.getbuffer()
+
+
+def _options(picture: Picture, file_format: Format, quality: int) -> dict[str, Any]:
+    """What Pillow is told beside the pixels."""
     options: dict[str, Any] = {}
+    exif = picture.exif
     if file_format == "jpg":
         options = {"quality": quality, "subsampling": 0}
         exif = exif if exif and len(exif) <= _MAX_JPEG_EXIF else None
-    elif file_format == "webp":
+    elif file_format in ("webp", "avif", "heic"):
         options = {"quality": quality}
-    if exif:
+    elif file_format == "tif":
+        options = {"compression": "tiff_adobe_deflate"}
+    if exif and file_format != "bmp":
         options["exif"] = exif
-    if picture.icc:
-        options["icc_profile"] = picture.icc
-    image = _on_white(picture) if file_format == "jpg" else _with_alpha(picture)
-    with whole_file(path) as part:
-        try:
-            image.save(part, format="JPEG" if file_format == "jpg" else file_format, **options)
-        except ValueError as error:  # an encoder's refusal
-            raise TocsrError(f"cannot write {path}: {_one_line(error)}") from error
+    if picture.dpi:
+        options["dpi"] = picture.dpi
+    return options
 
 
-def _with_alpha(picture: Picture) -> Image.Image:
-    image = Image.fromarray(picture.rgb)
+def _image(picture: Picture, transparent: bool) -> Image.Image:
+    """The picture as Pillow's, its transparency kept or laid on white."""
+    image = Image.fromarray(to_8_bits(picture.rgb))
     if picture.alpha is not None:
-        image.putalpha(Image.fromarray(picture.alpha))
+        alpha = Image.fromarray(to_8_bits(picture.alpha))
+        if transparent:
+            image.putalpha(alpha)
+        else:
+            white = Image.new("RGB", image.size, "white")
+            white.paste(image, mask=alpha)
+            image = white
+    if picture.gray:
+        image = image.convert("LA" if image.mode == "RGBA" else "L")
     return image
 
 
-def _on_white(picture: Picture) -> Image.Image:
-    image = Image.fromarray(picture.rgb)
-    if picture.alpha is None:
-        return image
-    white = Image.new("RGB", image.size, "white")
-    white.paste(image, mask=Image.fromarray(picture.alpha))
-    return white
+def _channels(picture: Picture, file_format: Format) -> NDArray[Any]:
+    """(H, W, C) with the colours that are to be written and the alpha."""
+    colors = picture.rgb
+    if picture.gray:
+        levels = luma(colors)[:, :, None]
+        # Pillow and others know no TIFF of gray and alpha in 16 bits
+        as_rgb = file_format == "tif" and picture.alpha is not None
+        colors = levels.repeat(3, axis=2) if as_rgb else levels
+    return colors if picture.alpha is None else np.dstack([colors, picture.alpha])

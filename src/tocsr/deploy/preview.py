@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageDraw
+from PIL import Image
+
+from tocsr.deploy.contact_sheet import CELL, draw_sheet, middle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,8 +14,6 @@ if TYPE_CHECKING:
 
 HEADINGS = ("LR, its pixels", "LR, bicubic", "HR")
 MAX_ROWS = 6
-_CELL, _GAP, _LABEL = 288, 8, 20  # in pixels of the sheet
-_LETTERS = 44  # that fit above a cell
 
 
 def preview(pairs: Sequence[tuple[str, Path, Path]], factor: int) -> Image.Image:
@@ -25,35 +25,29 @@ def preview(pairs: Sequence[tuple[str, Path, Path]], factor: int) -> Image.Image
     """
     rows = min(len(pairs), MAX_ROWS)
     chosen = [pairs[number * len(pairs) // rows] for number in range(rows)]
-    width = len(HEADINGS) * (_CELL + _GAP) - _GAP
-    sheet = Image.new("RGB", (width, rows * (_CELL + _LABEL)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for row, (name, lr, hr) in enumerate(chosen):
-        top = row * (_CELL + _LABEL)
-        for column, (heading, cell) in enumerate(
-            zip(HEADINGS, _cells(lr, hr, factor), strict=True)
-        ):
-            left = column * (_CELL + _GAP)
-            text = f"{name}: {heading}" if column == 0 else heading
-            draw.text((left, top + 3), text[-48:], fill="black", font_size=12)
-            sheet.paste(cell, (left, top + _LABEL))
-    return sheet
+    return draw_sheet(
+        [
+            list(
+                zip((f"{name}: {HEADINGS[0]}", *HEADINGS[1:]), _cells(lr, hr, factor), strict=True)
+            )
+            for name, lr, hr in chosen
+        ]
+    )
 
 
 def _cells(lr: Path, hr: Path, factor: int) -> list[Image.Image]:
     """The middle of a low-resolution image, enlarged in two ways, and the same of its photo."""
     with Image.open(lr) as image:
-        small = _middle(image.convert("RGB"), max(_CELL // factor, 1))
+        small = middle(image.convert("RGB"), max(CELL // factor, 1))
     with Image.open(hr) as image:
-        photo = _middle(image.convert("RGB"), max(_CELL // factor, 1) * factor)
+        photo = middle(image.convert("RGB"), max(CELL // factor, 1) * factor)
+    return [*enlarged(small, factor).values(), photo]
+
+
+def enlarged(small: Image.Image, factor: int) -> dict[str, Image.Image]:
+    """A low-resolution image at the size of its photo, by heading: its pixels, and bicubic."""
     size = (small.width * factor, small.height * factor)
-    return [
-        small.resize(size, Image.Resampling.NEAREST),
-        small.resize(size, Image.Resampling.BICUBIC),
-        photo,
-    ]
-
-
-def _middle(image: Image.Image, side: int) -> Image.Image:
-    left, top = max(image.width - side, 0) // 2, max(image.height - side, 0) // 2
-    return image.crop((left, top, min(left + side, image.width), min(top + side, image.height)))
+    ways = (Image.Resampling.NEAREST, Image.Resampling.BICUBIC)
+    return {
+        heading: small.resize(size, way) for heading, way in zip(HEADINGS[:2], ways, strict=True)
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+Level = TypeVar("Level", np.uint8, np.uint16)
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,11 @@ def _ramp(place: NDArray[np.float64], cut: int, halo: int) -> NDArray[np.float64
     return np.clip((place - cut) / halo + 0.5, 0, 1) if halo else np.ones_like(place)
 
 
-def to_uint8(image: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(C, H, W) in [-1, 1] -> (H, W, C) in 0..255, rounded to the nearest."""
-    levels = np.rint((image + np.float32(1)) * np.float32(127.5))
-    return np.clip(levels, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+def to_levels(image: NDArray[np.float32], dtype: type[Level]) -> NDArray[Level]:
+    """(C, H, W) in [-1, 1] -> (H, W, C) in 0..255 or 0..65535, rounded to the nearest."""
+    limit = np.iinfo(dtype).max
+    levels = np.rint((image + np.float32(1)) * np.float32(limit / 2))
+    return np.clip(levels, 0, limit).astype(dtype).transpose(1, 2, 0)
 
 
 def assemble(
@@ -134,7 +137,8 @@ def assemble(
     height: int,
     width: int,
     upscale: int,
-) -> NDArray[np.uint8]:
+    dtype: type[Level],
+) -> NDArray[Level]:
     """Computes the tiles in order and blends them into the whole result.
 
     Float values are held for one row of tiles at a time, 12 bytes per pixel of the result in it.
@@ -145,9 +149,10 @@ def assemble(
         height: Of the low-resolution image before padding.
         width: Likewise.
         upscale: n.
+        dtype: Of the result, uint8 or uint16.
 
     Returns:
-        The image (n * height, n * width, 3), uint8.
+        The image (n * height, n * width, 3).
     """
     by_row = [(rows, list(group)) for rows, group in groupby(parts, key=lambda tile: tile.rows)]
     row_weights = _weights([rows for rows, _ in by_row], upscale)
@@ -156,7 +161,7 @@ def assemble(
     band_height = max(rows.size for rows in row_weights) * upscale
     band_width = max(cols.stop for cols in col_weights) * upscale
     band = np.zeros((3, band_height, band_width), np.float32)  # result rows from `start` on
-    image = np.empty((height * upscale, width * upscale, 3), np.uint8)
+    image = np.empty((height * upscale, width * upscale, 3), dtype)
     for (rows, row_of_tiles), (start, next_start) in zip(by_row, pairwise(starts), strict=True):
         filled = rows.size * upscale
         for tile in row_of_tiles:
@@ -166,7 +171,7 @@ def assemble(
         finished = next_start - start  # no later tile reaches these rows
         for top in range(0, finished, 64):  # few at a time, for the memory of the conversion
             strip = band[:, top : min(top + 64, finished), : width * upscale]
-            image[start + top :][: strip.shape[1]] = to_uint8(strip)
+            image[start + top :][: strip.shape[1]] = to_levels(strip, dtype)
         band[:, : filled - finished] = band[:, finished:filled]
         band[:, filled - finished :] = 0
     return image

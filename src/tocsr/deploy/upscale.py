@@ -1,25 +1,34 @@
-"""Upscales files: which photo goes where, and all of them in order."""
+"""Upscales files: every photo in order, from its bytes to those of its result."""
 
 from __future__ import annotations
 
+import io
+import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from tocsr.config import require
-from tocsr.deploy.image_files import (
-    FORMAT_OF_SUFFIX,
-    Format,
-    check_size,
-    list_images,
-    read_image,
-    write_image,
+from tocsr.deploy.color_fix import color_fixed
+from tocsr.deploy.deep_files import require_deep
+from tocsr.deploy.formats import DEEP, check_size
+from tocsr.deploy.image_files import Picture, decode_image, encode_image, read_image, write_image
+from tocsr.deploy.memory import check_memory, needed_bytes
+from tocsr.deploy.metadata import model_checksum, with_history
+from tocsr.deploy.pixels import to_8_bits, to_16_bits
+from tocsr.deploy.resizing import (
+    Size,
+    enlarged,
+    pass_sizes,
+    resized,
+    result_size,
+    without_hidden_colors,
 )
-from tocsr.deploy.upscaler import Upscaler
+from tocsr.deploy.upscale_jobs import STDIO, Job, plan
+from tocsr.deploy.upscaler import SHIPPED_MODEL, Upscaler
 from tocsr.errors import ExitCode, TocsrError, is_out_of_space
 from tocsr.runs import silent
 
@@ -30,21 +39,6 @@ if TYPE_CHECKING:
     from tocsr.runs import Report
 
 
-@dataclass(frozen=True)
-class Job:
-    """One photo.
-
-    Args:
-        source: The file to read.
-        target: The file to write.
-        file_format: What to write.
-    """
-
-    source: Path
-    target: Path
-    file_format: Format
-
-
 def run(config: UpscaleConfig, report: Report = silent) -> dict[str, Any]:
     """Upscales every photo that has no result yet.
 
@@ -53,22 +47,27 @@ def run(config: UpscaleConfig, report: Report = silent) -> dict[str, Any]:
 
     Returns:
         `done` and `skipped`, lists of result files; `failed`, from photo to reason; `seconds`.
+        Where the result goes to standard output, `failed` alone.
 
     Raises:
         TocsrError: No photo found, results that would overwrite (USAGE); MODEL; RESOURCES.
     """
     started = time.monotonic()
     upscaler = Upscaler.from_pretrained(config.model, config.num_threads)
+    upscaler.check_fidelity(config.fidelity)
+    if config.depth == "16":
+        require_deep("a result")
     jobs = plan(config, upscaler.upscale)
+    made = _made_with(config, upscaler)
     done: list[str] = []
     skipped: list[str] = []
     failed: dict[str, str] = {}
     for job in jobs:
-        if job.target.is_file() and not config.overwrite:
+        if job.target.is_file() and not config.overwrite and job.target != STDIO:
             skipped.append(str(job.target))
             continue
         try:
-            upscale_file(upscaler, job, config, report)
+            upscale_file(upscaler, job, config, made, report)
             done.append(str(job.target))
         except TocsrError as error:
             alone = len(jobs) == 1 and error.code is ExitCode.RESOURCES
@@ -81,20 +80,51 @@ def run(config: UpscaleConfig, report: Report = silent) -> dict[str, Any]:
                 hint = "make room; the finished results stay"
                 raise TocsrError(reason, hint, ExitCode.RESOURCES) from error
             failed[str(job.source)] = reason
+    if jobs[0].target == STDIO:
+        return {"failed": failed}
     seconds = round(time.monotonic() - started, 3)
     return {"done": done, "skipped": skipped, "failed": failed, "seconds": seconds}
 
 
-def upscale_file(upscaler: Upscaler, job: Job, config: UpscaleConfig, report: Report) -> None:
-    """Reads, upscales and writes one photo, its transparency by bicubic interpolation."""
+def _made_with(config: UpscaleConfig, upscaler: Upscaler) -> dict[str, Any]:
+    """What a result says of how it was made; empty where metadata is stripped."""
+    if config.strip_metadata:
+        return {}
+    return {
+        "model": model_checksum(config.model or SHIPPED_MODEL),
+        "upscale": config.upscale or upscaler.upscale,
+        "seed": config.seed,
+        "fidelity": config.fidelity,
+        "color_fix": config.color_fix,
+        "tile": config.tile,
+    }
+
+
+def upscale_file(
+    upscaler: Upscaler, job: Job, config: UpscaleConfig, made: dict[str, Any], report: Report
+) -> None:
+    """Reads, upscales and writes one photo.
+
+    Args:
+        upscaler: The model.
+        job: The photo.
+        config: What was asked for.
+        made: How the result was made, for its metadata; empty strips them.
+        report: Called for each tile.
+    """
     try:
-        picture = read_image(job.source)
-        height, width, _ = picture.rgb.shape
-        check_size(height * upscaler.upscale, width * upscaler.upscale, job.file_format)
-        rgb = upscaler(picture.rgb, config.seed, config.tile, report, job.source.name)
-        alpha = None if picture.alpha is None else _larger(picture.alpha, upscaler.upscale)
-        result = replace(picture, rgb=rgb, alpha=alpha)
-        write_image(job.target, result, job.file_format, config.quality)
+        picture = _with_depth(_read(job.source, config.depth != "8"), job, config.depth)
+        result = upscaled(upscaler, picture, job, config, report)
+        if made:
+            size = {"width": result.rgb.shape[1], "height": result.rgb.shape[0]}
+            result = replace(result, exif=with_history(result.exif, made | size))
+        else:
+            result = replace(result, exif=None, dpi=None)
+        if job.target != STDIO:
+            write_image(job.target, result, job.file_format, config.quality)
+            return
+        sys.stdout.buffer.write(encode_image(result, job.file_format, config.quality))
+        sys.stdout.buffer.flush()
     except MemoryError as error:
         raise TocsrError(
             f"the memory must hold {job.source} and its result, it does not",
@@ -103,108 +133,55 @@ def upscale_file(upscaler: Upscaler, job: Job, config: UpscaleConfig, report: Re
         ) from error
 
 
-def _larger(alpha: NDArray[np.uint8], upscale: int) -> NDArray[np.uint8]:
-    height, width = alpha.shape
-    size = (width * upscale, height * upscale)
-    return np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BICUBIC))
+def _read(source: Path, deep: bool) -> Picture:
+    if source == STDIO:
+        return decode_image(io.BytesIO(sys.stdin.buffer.read()), "standard input", deep)
+    return read_image(source, deep)
 
 
-def plan(config: UpscaleConfig, upscale: int) -> list[Job]:
-    """What to read and where to write it, in order, each photo once.
-
-    Raises:
-        TocsrError: No photo found; the output does not fit the inputs; a result would overwrite a
-            photo or another result.
-    """
-    sources = _sources(config, upscale)
-    where = ", ".join(str(path) for path in config.inputs)
-    require(len(sources) > 0, f"inputs must hold a PNG, JPEG or WebP file, none found in {where}")
-    output_file = _output_file(config)
-    jobs = []
-    for source, relative in sources.items():
-        target = output_file or _target(source, relative, config, upscale)
-        jobs.append(Job(source, target, FORMAT_OF_SUFFIX[target.suffix.lower()]))
-    _check_targets(jobs)
-    return jobs
+def _with_depth(picture: Picture, job: Job, depth: str) -> Picture:
+    """The picture with the bits per channel that its result is to have."""
+    holds = job.file_format in DEEP
+    require(holds or depth != "16", f"depth 16 needs a PNG or TIFF result, got {job.target}")
+    deep = holds and (depth == "16" or (depth == "auto" and picture.is_deep))
+    to_depth = to_16_bits if deep else to_8_bits
+    alpha = None if picture.alpha is None else to_depth(picture.alpha)
+    return replace(picture, rgb=to_depth(picture.rgb), alpha=alpha)
 
 
-def _sources(config: UpscaleConfig, upscale: int) -> dict[Path, Path]:
-    """Each photo and its path below the folder it was found in, without earlier results."""
-    found: dict[Path, Path] = {}
-    seen: set[Path] = set()
-    for path in config.inputs:
-        listed = list_images(path)
-        if path.is_dir():
-            listed = _without_results(path, listed, config, upscale)
-        for file in listed:
-            if file.resolve() not in seen:
-                seen.add(file.resolve())
-                found[file] = file.relative_to(path) if path.is_dir() else Path(file.name)
-    return found
-
-
-def _without_results(
-    folder: Path, files: list[Path], config: UpscaleConfig, upscale: int
-) -> list[Path]:
-    """The files found in a folder that an earlier run of this command did not make."""
-    if config.output is None:
-        results = {file.with_name(f"{file.stem}_x{upscale}") for file in files}
-        return [file for file in files if file.with_suffix("") not in results]
-    output = config.output.resolve()
-    if folder.resolve() not in output.parents:
-        return files
-    return [file for file in files if output not in file.resolve().parents]
-
-
-def _output_file(config: UpscaleConfig) -> Path | None:
-    """The output where it is a file and not a folder.
+def upscaled(
+    upscaler: Upscaler, picture: Picture, job: Job, config: UpscaleConfig, report: Report
+) -> Picture:
+    """The picture at the size that was asked for, its transparency by bicubic interpolation.
 
     Raises:
-        TocsrError: It looks like a file and must be a folder, or contradicts the format.
+        TocsrError: The size is out of range, or the format or the memory cannot hold it; before
+            the network runs.
     """
-    output = config.output
-    if output is None or output.is_dir():
-        return None
-    file_format = FORMAT_OF_SUFFIX.get(output.suffix.lower())
-    if file_format is None:
-        require(not output.exists(), f"output must be a folder or an image file, got {output}")
-        return None
-    require(
-        len(config.inputs) == 1 and not config.inputs[0].is_dir(),
-        f"output must be a folder for several photos, got the file name {output}",
-    )
-    require(
-        config.format in ("auto", file_format),
-        f"format {config.format} and output {output} contradict each other",
-        "leave --format out",
-    )
-    return output
+    height, width, _ = picture.rgb.shape
+    asked = config.upscale or upscaler.upscale
+    target = result_size(height, width, asked, config.width, config.height)
+    _check_result(upscaler, picture, target, job)
+
+    def network(image: NDArray[Any], which: str) -> NDArray[Any]:
+        label = f"{job.source.name}{which}"
+        return upscaler(image, config.seed, config.tile, report, label, config.fidelity)
+
+    alpha, rgb = picture.alpha, picture.rgb
+    if alpha is not None:
+        rgb = without_hidden_colors(rgb, alpha)
+        alpha = resized(alpha, target, Image.Resampling.BICUBIC)
+    result = color_fixed(enlarged(rgb, target, upscaler.upscale, network), rgb, config.color_fix)
+    return replace(picture, rgb=result, alpha=alpha)
 
 
-def _target(source: Path, relative: Path, config: UpscaleConfig, upscale: int) -> Path:
-    own_format = FORMAT_OF_SUFFIX.get(source.suffix.lower())
-    if config.output is None:
-        suffix = "png" if config.format == "auto" else config.format
-        return source.with_name(f"{source.stem}_x{upscale}.{suffix}")
-    file_format = own_format or "png" if config.format == "auto" else config.format
-    kept = relative if file_format == own_format else relative.with_suffix(f".{file_format}")
-    return config.output / kept
-
-
-def _check_targets(jobs: list[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs}
-    source_of: dict[Path, Path] = {}
-    for job in jobs:
-        target = job.target.resolve()
-        require(
-            target not in sources,
-            f"a result must not overwrite a photo, {job.source} would be written to {job.target}",
-            "name another --output",
-        )
-        require(
-            target not in source_of,
-            f"each photo needs a result of its own, {source_of.get(target)} and {job.source} "
-            f"would both be {job.target}",
-            "name an --output folder for each",
-        )
-        source_of[target] = job.source
+def _check_result(upscaler: Upscaler, picture: Picture, target: Size, job: Job) -> None:
+    """Raises an error where the format or the memory cannot hold the result."""
+    channel_bytes = picture.rgb.itemsize
+    num_channels = 3 if picture.alpha is None else 4
+    check_size(*target, job.file_format, channel_bytes * num_channels)
+    height, width, _ = picture.rgb.shape
+    sides = pass_sizes((height, width), target, upscaler.upscale)
+    made = [(upscaler.upscale * high, upscaler.upscale * wide) for high, wide in sides]
+    largest = max(made, key=lambda size: size[0] * size[1])
+    check_memory(needed_bytes(target, largest, channel_bytes, num_channels), target)

@@ -1,24 +1,37 @@
-"""The upscaler: a finished model behind one call on uint8 images; needs ONNX Runtime, no torch."""
+"""The upscaler: a finished model behind one call on images; needs ONNX Runtime, no torch."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from PIL import Image
 
 import tocsr
-from tocsr.deploy.tiling import Tile, assemble, pad_to_multiple, position_noise, tiles
+from tocsr.config import require
+from tocsr.deploy.onnx_session import (
+    ORT_ERRORS,
+    broken_model,
+    one_line,
+    open_session,
+    says_out_of_memory,
+)
+from tocsr.deploy.tiling import (
+    Level,
+    Tile,
+    assemble,
+    pad_to_multiple,
+    position_noise,
+    tiles,
+)
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import read_json
 from tocsr.runs import silent
 
 if TYPE_CHECKING:
+    import onnxruntime
     from numpy.typing import NDArray
 
     from tocsr.runs import Report
@@ -28,19 +41,6 @@ SHIPPED_MODEL = Path(tocsr.__file__).parent / "assets" / "model"
 # docs/results/upscale.md: with the model in the package smaller tiles take longer, since a halo
 # of 32 px is computed around each, and larger ones only more memory.
 AUTO_TILE = 256
-_GET_A_MODEL = "name a folder that tocsr export wrote with --model, or reinstall tocsr"
-_ORT_ERRORS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NoSuchFile,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
-# A protobuf entry {key: "location", value: <relative path>} of a tensor with external data.
-_EXTERNAL_FILE = re.compile(rb"\n\x08location\x12(.)", re.DOTALL)
-_OUT_OF_MEMORY = re.compile(r"bad_alloc|failed to allocate|out of memory|bfc_arena", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,7 @@ class ModelFacts:
         latent_stride: Pixels of the result per noise value along a side.
         pixel_multiple: What the sides of the graph's image must be multiples of.
         halo: Pixels of the result to compute around a tile.
+        prediction: What the network's output is, `clean` or `noise`; empty where it is not said.
     """
 
     upscale: int
@@ -60,6 +61,7 @@ class ModelFacts:
     latent_stride: int
     pixel_multiple: int
     halo: int
+    prediction: str = ""
 
     @classmethod
     def read(cls, path: Path) -> ModelFacts:
@@ -69,23 +71,22 @@ class ModelFacts:
             TocsrError: Missing, of another schema, or with values that do not fit together.
         """
         if not path.is_file():
-            raise _broken(f"a model folder must hold {path.name}, {path} does not exist")
+            raise broken_model(f"a model folder must hold {path.name}, {path} does not exist")
         values = read_json(path)
         schema = values.get("schema") if isinstance(values, dict) else None
         if schema != SCHEMA:
-            raise _broken(f"{path} must have schema {SCHEMA}, got {schema}", "update tocsr")
+            raise broken_model(f"{path} must have schema {SCHEMA}, got {schema}", "update tocsr")
         facts: dict[str, Any] = {field.name: values.get(field.name) for field in fields(cls)}
+        prediction = facts.pop("prediction") or ""
         for name, value in facts.items():
             if type(value) is not int or value < (name != "halo"):
-                raise _broken(f"{path} must give {name} as a positive integer, got {value}")
+                raise broken_model(f"{path} must give {name} as a positive integer, got {value}")
         for name in ("upscale", "latent_stride"):
             if facts["pixel_multiple"] % facts[name]:
-                raise _broken(f"{path}: pixel_multiple must be a multiple of {name}, got {facts}")
-        return cls(**facts)
-
-
-def _broken(message: str, hint: str = _GET_A_MODEL) -> TocsrError:
-    return TocsrError(message, hint, ExitCode.MODEL)
+                raise broken_model(
+                    f"{path}: pixel_multiple must be a multiple of {name}, got {facts}"
+                )
+        return cls(prediction=str(prediction), **facts)
 
 
 class Upscaler:
@@ -93,15 +94,16 @@ class Upscaler:
 
     `upscaler(image)` maps an image to one n times as high and as wide, n = `upscaler.upscale`.
 
-    Input: uint8 (H, W, 3), RGB in 0..255, sRGB as files hold it; any H and W from 1 px on, padded
-    inside by reflection and cropped again. Output: uint8 (n H, n W, 3), RGB in 0..255.
+    Input: uint8 (H, W, 3), RGB in 0..255, or uint16 in 0..65535, sRGB as files hold it; any H and W
+    from 1 px on, padded inside by reflection and cropped again. Output: the same type,
+    (n H, n W, 3), RGB.
 
     The result is a function of the image, the seed and the tile size: bitwise the same on every
     call on one machine with one version of ONNX Runtime, and within a level elsewhere. The noise
     belongs to a place, so the tile size changes the result only as far as the network sees beyond
     half of the model's halo; an image that fits one tile is computed whole. Memory grows with the
     tile and, by 12 bytes per pixel, with one row of tiles of the result; beside that only the
-    image and the uint8 result are held. Calls from several threads are safe.
+    image and the result are held. Calls from several threads are safe.
     """
 
     def __init__(self, facts: ModelFacts, session: onnxruntime.InferenceSession) -> None:
@@ -126,35 +128,40 @@ class Upscaler:
         """
         folder = SHIPPED_MODEL if folder is None else Path(folder)
         if not folder.is_dir():
-            raise _broken(f"the model must be a folder, {folder} is none")
+            raise broken_model(f"the model must be a folder, {folder} is none")
         facts = ModelFacts.read(folder / "upscaler.json")
-        return cls(facts, _session(folder / "upscaler.onnx", num_threads))
+        return cls(facts, open_session(folder / "upscaler.onnx", num_threads))
 
     def __call__(
         self,
-        image: NDArray[np.uint8],
+        image: NDArray[Level],
         seed: int = 0,
         tile: int = 0,
         report: Report = silent,
         label: str = "",
-    ) -> NDArray[np.uint8]:
+        fidelity: float = 0.0,
+    ) -> NDArray[Level]:
         """Upscales one image; the class says what goes in and what comes out.
 
         Args:
-            image: uint8 (H, W, 3), RGB.
+            image: uint8 or uint16 (H, W, 3), RGB.
             seed: Of the noise the network starts from; taken modulo 2^64.
             tile: Most pixels of `image` along a side of a tile's core, which the halo adds to;
                 rounded up to what the network's strides allow. 0 takes 256, about 0.6 GB.
             report: Called with `label`, tiles done and tiles in all.
             label: What `report` calls this image.
+            fidelity: Not in the paper: 0 is as trained; up to 1 the start noise is scaled by
+                `1 - fidelity`, and with it goes detail that only the noise makes.
 
         Returns:
-            uint8 (n H, n W, 3), RGB.
+            (n H, n W, 3), RGB, of the image's type.
 
         Raises:
-            TocsrError: Not such an image; memory ran out (RESOURCES); the graph failed (MODEL).
+            TocsrError: Not such an image; a fidelity that the model cannot be turned to; memory
+                ran out (RESOURCES); the graph failed (MODEL).
         """
         _check_image(image)
+        self.check_fidelity(fidelity)
         if tile < 0:
             raise TocsrError(f"tile must be at least 0 pixels, got {tile}")
         height, width, _ = image.shape
@@ -167,20 +174,40 @@ class Upscaler:
 
             def compute(part: Tile) -> NDArray[np.float32]:
                 nonlocal num_done
-                result = self._run(padded, part, seed)
+                result = self._run(padded, part, seed, fidelity)
                 num_done += 1
                 report(label, num_done, len(parts), {})
                 return result
 
-            return assemble(parts, compute, height, width, self.upscale)
+            return assemble(parts, compute, height, width, self.upscale, image.dtype.type)
         except MemoryError as error:
             raise _out_of_memory(width, height, tile or AUTO_TILE) from error
-        except _ORT_ERRORS as error:
-            if _OUT_OF_MEMORY.search(str(error)):
+        except ORT_ERRORS as error:
+            if says_out_of_memory(error):
                 raise _out_of_memory(width, height, tile or AUTO_TILE) from error
-            raise _broken(f"the model's graph failed: {_one_line(error)}") from error
+            raise broken_model(f"the model's graph failed: {one_line(error)}") from error
 
-    def _run(self, padded: NDArray[np.uint8], part: Tile, seed: int) -> NDArray[np.float32]:
+    def check_fidelity(self, fidelity: float) -> None:
+        """Raises a usage error unless the model can be turned to this fidelity.
+
+        The rule of `tocsr.models.sr.check_fidelity`, which says why, without its PyTorch.
+        """
+        predicted = self.facts.prediction
+        require(0 <= fidelity <= 1, f"fidelity must be from 0 to 1, got {fidelity}")
+        require(
+            fidelity == 0 or predicted != "noise",
+            f"fidelity must be 0 for a model that predicts the noise, got {fidelity}",
+            "distil with --prediction clean for a model that can be turned",
+        )
+        require(
+            fidelity == 0 or predicted != "",
+            f"fidelity must be 0 where upscaler.json says no prediction, got {fidelity}",
+            "export the model anew",
+        )
+
+    def _run(
+        self, padded: NDArray[Level], part: Tile, seed: int, fidelity: float
+    ) -> NDArray[np.float32]:
         """The graph's result for one tile, (3, n rows, n cols) in [-1, 1]."""
         facts = self.facts
         top, left, height, width = (
@@ -188,16 +215,17 @@ class Upscaler:
             for pixels in (part.rows.start, part.cols.start, part.rows.size, part.cols.size)
         )
         noise = position_noise(seed, top, left, height, width, facts.latent_channels)
+        noise *= np.float32(1 - fidelity)
         inputs = {"image": upsampled(padded, part, facts.upscale)[None], "noise": noise[None]}
         (result,) = self._session.run(["upscaled"], inputs)
         return result[0]
 
 
-def upsampled(padded: NDArray[np.uint8], part: Tile, upscale: int) -> NDArray[np.float32]:
+def upsampled(padded: NDArray[Level], part: Tile, upscale: int) -> NDArray[np.float32]:
     """The tile of the bicubic (a = -0.5) upsampling of the whole padded image, unclamped.
 
     Args:
-        padded: uint8 (H, W, 3).
+        padded: uint8 or uint16 (H, W, 3).
         part: A tile of it.
         upscale: n.
 
@@ -207,7 +235,7 @@ def upsampled(padded: NDArray[np.uint8], part: Tile, upscale: int) -> NDArray[np
     reach = 2  # pixels to either side that bicubic interpolation looks at
     top, left = max(0, part.rows.start - reach), max(0, part.cols.start - reach)
     levels = padded[top : part.rows.stop + reach, left : part.cols.stop + reach]
-    region = levels.astype(np.float32) / np.float32(127.5) - np.float32(1)
+    region = levels.astype(np.float32) / np.float32(np.iinfo(padded.dtype).max / 2) - np.float32(1)
     box = (
         part.cols.start - left,
         part.rows.start - top,
@@ -225,10 +253,15 @@ def upsampled(padded: NDArray[np.uint8], part: Tile, upscale: int) -> NDArray[np
     )
 
 
-def _check_image(image: NDArray[np.uint8]) -> None:
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+def _check_image(image: NDArray[Level]) -> None:
+    if (
+        image.dtype not in (np.uint8, np.uint16)
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or 0 in image.shape
+    ):
         raise TocsrError(
-            f"an image must be uint8 (H, W, 3) of at least one pixel, "
+            f"an image must be uint8 or uint16 (H, W, 3) of at least one pixel, "
             f"got {image.dtype} {image.shape}"
         )
     if max(image.shape) > 2**20:
@@ -241,39 +274,3 @@ def _out_of_memory(width: int, height: int, tile: int) -> TocsrError:
         "choose a smaller --tile",
         ExitCode.RESOURCES,
     )
-
-
-def _session(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
-    if not path.is_file():
-        raise _broken(f"a model folder must hold {path.name}, {path} does not exist")
-    for name in _external_files(path.read_bytes()):
-        if not (path.parent / name).is_file():
-            raise _broken(f"{path.name} needs the weight file {path.parent / name}, it is missing")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised, and said once
-    options.enable_cpu_mem_arena = False  # gives memory back between tiles of different sizes
-    options.enable_mem_pattern = False
-    options.use_deterministic_compute = True
-    try:
-        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    except _ORT_ERRORS as error:
-        raise _broken(f"{path} or its weight files are broken: {_one_line(error)}") from error
-    inputs = sorted(value.name for value in session.get_inputs())
-    outputs = [value.name for value in session.get_outputs()]
-    if inputs != ["image", "noise"] or "upscaled" not in outputs:
-        raise _broken(f"{path} must map image and noise to upscaled, got {inputs} to {outputs}")
-    return session
-
-
-def _external_files(graph: bytes) -> list[str]:
-    """The weight files that an ONNX graph refers to; found without the onnx package."""
-    found = (
-        graph[match.end() : match.end() + match[1][0]] for match in _EXTERNAL_FILE.finditer(graph)
-    )
-    return sorted({name.decode("utf-8", "replace") for name in found})
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
