@@ -1,0 +1,61 @@
+"""What an upscale will need of the memory, and what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tocsr.errors import ExitCode, TocsrError
+
+if TYPE_CHECKING:
+    from tocsr.deploy.resizing import Size
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def needed_bytes(target: Size, largest: Size, channel_bytes: int, num_channels: int) -> int:
+    """What the images of one upscale take at once; the network's own memory comes on top.
+
+    Args:
+        target: (H, W) of the result.
+        largest: (H, W) of the largest image that the network makes.
+        channel_bytes: 1 or 2.
+        num_channels: 4 with transparency, else 3.
+
+    Returns:
+        The result and the network's image, and Pillow's copy of 4 bytes a pixel while it encodes.
+    """
+    pixels = target[0] * target[1]
+    made = largest[0] * largest[1]
+    return channel_bytes * (num_channels * pixels + 3 * made) + 4 * pixels
+
+
+def available_bytes() -> int | None:
+    """Memory that this process may still take; None where the system does not say (not Linux)."""
+    found = []
+    if _MEMINFO.is_file():
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                found.append(int(line.split()[1]) * 1024)
+    limit, used = _CGROUP / "memory.max", _CGROUP / "memory.current"
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        found.append(max(0, int(limit.read_text()) - int(used.read_text())))
+    return min(found, default=None)
+
+
+def check_memory(needed: int, target: Size) -> None:
+    """Raises an error with code RESOURCES where the memory cannot hold a result; before the work.
+
+    Args:
+        needed: From `needed_bytes`.
+        target: (H, W) of the result.
+    """
+    there = available_bytes()
+    if there is not None and needed > there:
+        raise TocsrError(
+            f"a result of {target[1]} x {target[0]} pixels needs {needed / 2**30:.1f} GiB of "
+            f"memory, {there / 2**30:.1f} GiB are free",
+            "choose a smaller --upscale, or crop the photo",
+            ExitCode.RESOURCES,
+        )
