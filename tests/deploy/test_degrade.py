@@ -221,7 +221,7 @@ def test_a_bad_photo_is_named_and_the_rest_goes_on(photos):
     save(photos / "small.png", (9, 3))
     result = run(settings(photos))
     assert len(result["done"]) == 2
-    assert "must be a PNG, JPEG or WebP image" in result["failed"][str(photos / "bad.png")]
+    assert "must be a PNG, JPEG, WebP, TIFF" in result["failed"][str(photos / "bad.png")]
     assert "sides must be at least 4 pixels" in result["failed"][str(photos / "small.png")]
 
 

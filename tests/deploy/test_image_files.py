@@ -190,13 +190,13 @@ def test_an_empty_file_is_said_to_be_empty(tmp_path):
 
 def test_a_text_is_no_image(tmp_path):
     (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(TocsrError, match="must be a PNG, JPEG or WebP image"):
+    with pytest.raises(TocsrError, match="must be a PNG, JPEG, WebP, TIFF"):
         read_image(tmp_path / "a.png")
 
 
 def test_another_format_is_refused_whatever_its_name(tmp_path):
     Image.fromarray(gradient()).save(tmp_path / "a.png", format="GIF")
-    with pytest.raises(TocsrError, match="must be a PNG, JPEG or WebP image"):
+    with pytest.raises(TocsrError, match="must be a PNG, JPEG, WebP, TIFF"):
         read_image(tmp_path / "a.png")
 
 

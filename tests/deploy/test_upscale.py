@@ -238,7 +238,7 @@ def test_a_bad_file_in_a_folder_is_named_and_the_rest_goes_on(tmp_path, toy_mode
     result = run(UpscaleConfig(inputs=[folder], output=tmp_path / "out", model=toy_model))
     assert [Path(path).name for path in result["done"]] == ["a.png", "c.png"]
     assert list(result["failed"]) == [str(folder / "b.png")]
-    assert "must be a PNG, JPEG or WebP image" in result["failed"][str(folder / "b.png")]
+    assert "must be a PNG, JPEG, WebP, TIFF" in result["failed"][str(folder / "b.png")]
 
 
 def test_a_missing_photo_is_named_and_the_rest_goes_on(tmp_path, toy_model):

@@ -55,11 +55,11 @@ def _wavelet(result: NDArray[Any], photo: NDArray[Any]) -> NDArray[Any]:
     return fixed
 
 
-def low_pass(image: NDArray[np.float32]) -> NDArray[np.float32]:
+def low_pass(image: NDArray[Any]) -> NDArray[Any]:
     """Five levels of the a-trous wavelet: the kernel (1, 2, 1) / 4 on each axis, ever wider apart.
 
     Args:
-        image: (H, W, C); its border pixels are repeated at each level.
+        image: (H, W, C), of floats; its border pixels are repeated at each level.
     """
     for dilation in _DILATIONS:
         for axis in (0, 1):

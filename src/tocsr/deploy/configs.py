@@ -143,7 +143,7 @@ class DegradeConfig:
     """Makes pairs for training and evaluation: photos, and low-resolution images of them.
 
     Args:
-        inputs: Photos (PNG, JPEG, WebP), or folders that are searched with their subfolders.
+        inputs: Photos, or folders that are searched with their subfolders; the formats of upscale.
         output: (-o) Folder to write: lr/NAME.png, hr/NAME.png, input folders mirrored in both,
             preview.png with some of the pairs, and pairs.json, which says how they were made.
         degradation: How: bicubic, or of second order: hard (Real-ESRGAN's), mild (StableSR's), or

@@ -159,7 +159,7 @@ def plan(config: DegradeConfig) -> list[Job]:
                 relative = file.relative_to(path if path.is_dir() else file.parent)
                 jobs.append(_job(file, relative, config.output))
     where = ", ".join(str(path) for path in config.inputs)
-    require(len(jobs) > 0, f"inputs must hold a PNG, JPEG or WebP file, none found in {where}")
+    require(len(jobs) > 0, f"inputs must hold an image file, none found in {where}")
     _check_targets(jobs)
     return jobs
 

@@ -128,7 +128,7 @@ def decode_image(file: BinaryIO, name: str, deep: bool = False) -> Picture:
     except UnidentifiedImageError as error:
         held = "something else" if header else "an empty file"
         raise TocsrError(
-            f"{name} must be a PNG, JPEG or WebP image, or TIFF, BMP, AVIF or HEIC, got {held}"
+            f"{name} must be a PNG, JPEG, WebP, TIFF, BMP, AVIF or HEIC image, got {held}"
         ) from error
     except DAMAGED as error:
         raise TocsrError(f"{name} is damaged or cut short: {_one_line(error)}") from error

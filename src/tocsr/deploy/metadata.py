@@ -67,9 +67,8 @@ def upright_exif(image: Image.Image) -> bytes | None:
 
 def resolution(image: Image.Image) -> tuple[float, float] | None:
     """Dots per inch, across and down, where a file says them."""
-    found = image.info.get("dpi")
     try:
-        across, down = (float(value) for value in found)
+        across, down = (float(value) for value in image.info.get("dpi", ()))
     except DAMAGED:
         return None
     return (across, down) if all(math.isfinite(v) and v > 0 for v in (across, down)) else None

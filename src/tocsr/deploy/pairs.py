@@ -31,7 +31,7 @@ def named_images(folder: Path) -> dict[str, Path]:
             "move one of them away",
         )
         found[name] = file
-    require(len(found) > 0, f"{folder} must hold PNG, JPEG or WebP images, none found")
+    require(len(found) > 0, f"{folder} must hold images, none found")
     return found
 
 
