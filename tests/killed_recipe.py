@@ -37,7 +37,7 @@ def main() -> None:
             finally:
                 os._exit(code)
         # Later children live longer, so that the recipe ends however slow the machine.
-        patience = rng.uniform(0.05, 1.5) * (1 + kills / 4) if seed >= 0 else float("inf")
+        patience = rng.uniform(0.05, 1.5) * (1 + kills / 2) if seed >= 0 else float("inf")
         deadline = time.monotonic() + patience
         done, status = 0, 0
         while not done and time.monotonic() < deadline:
