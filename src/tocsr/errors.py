@@ -65,6 +65,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     return named or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
+def one_line(error: Exception) -> str:
+    """The text of an error without its line breaks."""
+    return " ".join(str(error).split())
+
+
+def why_unwritten(what: str, error: OSError, kept: str) -> str:
+    """Why one of several results could not be written, where the others may go on.
+
+    Args:
+        what: The result, as the message calls it.
+        error: What the system said.
+        kept: What the run has finished so far.
+
+    Raises:
+        TocsrError: The disk is full, so that the others need not try (RESOURCES).
+    """
+    reason = f"cannot write {what}: {error.strerror or error}"
+    if is_out_of_space(error):
+        hint = f"make room; the finished {kept} stay"
+        raise TocsrError(reason, hint, ExitCode.RESOURCES) from error
+    return reason
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that names the nearest of `known`, or all of them when none is near."""
     known = sorted(known)

@@ -6,7 +6,6 @@ from statistics import mean
 
 import numpy as np
 import pytest
-import torch
 from twins import make_twin, one_by_one, start_of
 
 from tocsr.errors import TocsrError
@@ -20,12 +19,7 @@ NUM_ITERATIONS = 12
 THRESHOLD = 1.15
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def choose_at_random(space, observations, tolerance, seed, num) -> list[Candidate]:

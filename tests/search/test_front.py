@@ -19,13 +19,7 @@ from tocsr.search.front import (
 from tocsr.search.gp import root_gap_process
 from tocsr.search.space import SearchSpace, pareto_front
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def hypervolume(points: list[tuple[float, float]], reference: tuple[float, float]) -> float:

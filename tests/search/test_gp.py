@@ -14,13 +14,7 @@ from tocsr.search.bayesopt import propose
 from tocsr.search.gp import RootGap, factors, fit_gp, log_probability, root_gap_process
 from tocsr.search.space import cheapest_feasible
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("num", [0, 6, 20])

@@ -15,13 +15,7 @@ from tocsr.search.gp import root_gap_process
 from tocsr.search.maximize import best_unobserved, local_maximum
 from tocsr.search.space import SearchSpace, cheapest_feasible
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def searching(seed: int, num: int, quantile: float):

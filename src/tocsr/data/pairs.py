@@ -11,13 +11,12 @@ if TYPE_CHECKING:
     from tocsr.config import Source
 
 Half = tuple[Path, list[Path]]  # a folder and the images in it
-_NUM_NAMED = 3
 
 
-def some_of(names: list[str]) -> str:
+def some_of(names: list[str], num: int = 3) -> str:
     """The first few names, and how many others there are."""
-    more = len(names) - _NUM_NAMED
-    return ", ".join(names[:_NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - num
+    return ", ".join(names[:num]) + (f" and {more} more" if more > 0 else "")
 
 
 def pair_folders(source: Source) -> tuple[Path, Path] | None:

@@ -17,7 +17,7 @@ from tocsr.data.images import to_tensor, to_uint8
 from tocsr.deploy.image_files import Picture, list_images, read_image, write_image
 from tocsr.deploy.preview import preview
 from tocsr.devices import pick_device
-from tocsr.errors import ExitCode, TocsrError, is_out_of_space
+from tocsr.errors import TocsrError, why_unwritten
 from tocsr.files import read_json, whole_file, write_json
 from tocsr.runs import silent
 
@@ -82,11 +82,7 @@ def run(config: DegradeConfig, report: Report = silent) -> dict[str, Any]:
         except TocsrError as error:
             failed[str(job.source)] = str(error)
         except OSError as error:
-            reason = f"cannot write the pair {job.lr}: {error.strerror or error}"
-            if is_out_of_space(error):
-                hint = "make room; the finished pairs stay"
-                raise TocsrError(reason, hint, ExitCode.RESOURCES) from error
-            failed[str(job.source)] = reason
+            failed[str(job.source)] = why_unwritten(f"the pair {job.lr}", error, "pairs")
         report("degrading", number + 1, len(jobs), {})
     result: dict[str, Any] = {"done": done, "skipped": skipped, "failed": failed}
     if pairs := [(job.name, job.lr, job.hr) for job in jobs if job.is_done]:

@@ -26,7 +26,7 @@ from tocsr.deploy.formats import (
 )
 from tocsr.deploy.metadata import DAMAGED, orientation, resolution, upright_exif
 from tocsr.deploy.pixels import cmyk_to_rgb, fitting_profile, luma, to_8_bits, turned
-from tocsr.errors import TocsrError
+from tocsr.errors import TocsrError, one_line
 from tocsr.files import whole_file
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def decode_image(file: BinaryIO, name: str, deep: bool = False) -> Picture:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
 
 
 def _check_still(image: Image.Image, name: str) -> None:

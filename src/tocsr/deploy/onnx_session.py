@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from tocsr.errors import ExitCode, TocsrError
+from tocsr.errors import ExitCode, TocsrError, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,11 +73,6 @@ def open_session(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
 def says_out_of_memory(error: Exception) -> bool:
     """Whether ONNX Runtime failed for want of memory."""
     return _OUT_OF_MEMORY.search(str(error)) is not None
-
-
-def one_line(error: Exception) -> str:
-    """The text of an error without its line breaks."""
-    return " ".join(str(error).split())
 
 
 def _external_files(graph: bytes) -> list[str]:

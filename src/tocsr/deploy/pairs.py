@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tocsr.config import require
+from tocsr.data.pairs import some_of
 from tocsr.deploy.image_files import list_images
 from tocsr.errors import TocsrError
 
@@ -54,7 +55,7 @@ def common_names(
         if (lacking := [name for name in every if name not in images])
     }
     names = [name for name in every if all(name in images for images in folders.values())]
-    said = "; ".join(f"{label} lacks {_some(lacking)}" for label, lacking in missing.items())
+    said = "; ".join(f"{label} lacks {some_of(n, _NUM_NAMED)}" for label, n in missing.items())
     require(len(names) > 0, f"images are paired by name, and no name is in all folders: {said}")
     if missing and not allow_missing:
         raise TocsrError(
@@ -62,8 +63,3 @@ def common_names(
             f"add them, or evaluate the {len(names)} that all have with --allow_missing",
         )
     return names, missing
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - _NUM_NAMED
-    return ", ".join(names[:_NUM_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -10,6 +10,7 @@ from PIL import Image
 
 from tocsr.config import BICUBIC, require
 from tocsr.deploy.image_files import read_image
+from tocsr.deploy.resizing import resized
 from tocsr.deploy.upscaler import ModelFacts, Upscaler
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.models.sr import OneStepGenerator
@@ -55,8 +56,8 @@ def bicubic_system(factor: int) -> System:
     def system(name: str, lr: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         del name
         assert lr is not None
-        size = (lr.shape[1] * factor, lr.shape[0] * factor)
-        return np.asarray(Image.fromarray(lr).resize(size, Image.Resampling.BICUBIC))
+        size = (lr.shape[0] * factor, lr.shape[1] * factor)
+        return resized(lr, size, Image.Resampling.BICUBIC)
 
     return system
 

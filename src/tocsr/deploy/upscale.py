@@ -29,7 +29,7 @@ from tocsr.deploy.resizing import (
 )
 from tocsr.deploy.upscale_jobs import STDIO, Job, plan
 from tocsr.deploy.upscaler import SHIPPED_MODEL, Upscaler
-from tocsr.errors import ExitCode, TocsrError, is_out_of_space
+from tocsr.errors import ExitCode, TocsrError, why_unwritten
 from tocsr.runs import silent
 
 if TYPE_CHECKING:
@@ -75,11 +75,7 @@ def run(config: UpscaleConfig, report: Report = silent) -> dict[str, Any]:
                 raise
             failed[str(job.source)] = str(error)
         except OSError as error:
-            reason = f"cannot write {job.target}: {error.strerror or error}"
-            if is_out_of_space(error):
-                hint = "make room; the finished results stay"
-                raise TocsrError(reason, hint, ExitCode.RESOURCES) from error
-            failed[str(job.source)] = reason
+            failed[str(job.source)] = why_unwritten(str(job.target), error, "results")
     if jobs[0].target == STDIO:
         return {"failed": failed}
     seconds = round(time.monotonic() - started, 3)

@@ -14,7 +14,6 @@ from tocsr.config import require
 from tocsr.deploy.onnx_session import (
     ORT_ERRORS,
     broken_model,
-    one_line,
     open_session,
     says_out_of_memory,
 )
@@ -26,8 +25,9 @@ from tocsr.deploy.tiling import (
     position_noise,
     tiles,
 )
-from tocsr.errors import ExitCode, TocsrError
+from tocsr.errors import ExitCode, TocsrError, one_line
 from tocsr.files import read_json
+from tocsr.models.fidelity import check_fidelity
 from tocsr.runs import silent
 
 if TYPE_CHECKING:
@@ -190,17 +190,11 @@ class Upscaler:
     def check_fidelity(self, fidelity: float) -> None:
         """Raises a usage error unless the model can be turned to this fidelity.
 
-        The rule of `tocsr.models.sr.check_fidelity`, which says why, without its PyTorch.
+        Unlike the network itself, a model folder may not say what its network predicts.
         """
-        predicted = self.facts.prediction
-        require(0 <= fidelity <= 1, f"fidelity must be from 0 to 1, got {fidelity}")
+        check_fidelity(fidelity, self.facts.prediction)
         require(
-            fidelity == 0 or predicted != "noise",
-            f"fidelity must be 0 for a model that predicts the noise, got {fidelity}",
-            "distil with --prediction clean for a model that can be turned",
-        )
-        require(
-            fidelity == 0 or predicted != "",
+            fidelity == 0 or self.facts.prediction != "",
             f"fidelity must be 0 where upscaler.json says no prediction, got {fidelity}",
             "export the model anew",
         )

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tocsr.config import preset_folder
-from tocsr.errors import ExitCode, TocsrError
+from tocsr.errors import ExitCode, TocsrError, one_line
 from tocsr.files import read_json
 from tocsr.models.compact import CompactUNet, from_base_unet
 from tocsr.models.surrogates import SurrogateStage
@@ -88,7 +88,7 @@ def _from_hub(where: Path, part: str) -> Path:
         copy = snapshot_download(repo, allow_patterns=[r + file for r in roots for file in wanted])
     except (OSError, ValueError) as error:  # what the hub's own exceptions derive from
         files = " ".join(f"{roots[-1]}{file}" for file in wanted[:2])
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise TocsrError(
             f"cannot fetch {repo} and no copy is in the hub's cache: {reason}",
             f"on a machine with network run: hf download {repo} {files}",
@@ -140,7 +140,7 @@ def _missing_file(folder: Path) -> str:
 
 
 def _broken(kind: type[ModelMixin], where: Path, error: Exception) -> TocsrError:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)[:200]
     return TocsrError(
         f"{where} does not hold a whole {kind.__name__}: {reason}", code=ExitCode.MODEL
     )

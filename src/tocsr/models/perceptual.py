@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from tocsr.errors import ExitCode, TocsrError
+from tocsr.errors import ExitCode, TocsrError, one_line
 from tocsr.models.vae import encode
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class ShiftTolerantLPIPS(nn.Module):
                 }
             )
         except (RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             message = f"{path} does not hold whole weights of shift-tolerant LPIPS: {reason}"
             raise TocsrError(message, hint, ExitCode.MODEL) from error
         return metric

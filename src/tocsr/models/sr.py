@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from tocsr.config import require
 from tocsr.diffusion import (
     NoiseSchedule,
     Prediction,
@@ -24,6 +23,7 @@ from tocsr.diffusion import (
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import read_json, write_json
 from tocsr.models.compact import CompactUNet, rebuilt
+from tocsr.models.fidelity import check_fidelity
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.layers import zero_last_
 from tocsr.models.vae import (
@@ -93,6 +93,29 @@ def one_step(
     return predict_clean(schedule, start_noise, predicted, timestep, prediction)
 
 
+def multi_step(
+    unet: CompactUNet,
+    schedule: NoiseSchedule,
+    start_noise: Tensor,
+    lr_latent: Tensor,
+    num_denoise_steps: int,
+    clip: float = 0.0,
+) -> Tensor:
+    """z0_teacher, full sampling from z_T given z_LR, float32 (Eq. 23's target).
+
+    Args:
+        unet: The conditioned U-Net.
+        schedule: abar_t.
+        start_noise: z_T (B, Z, h, w), standard normal.
+        lr_latent: z_LR (B, Z, h, w).
+        num_denoise_steps: Calls of the U-Net.
+        clip: As in `tocsr.diffusion.ddim_sample`.
+    """
+    prediction = unet.config.prediction
+    denoise = conditioned(unet, lr_latent, prediction)
+    return ddim_sample(denoise, schedule, start_noise, num_denoise_steps, clip, prediction)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GeneratorFacts:
     """What a user of the model folder must know, as `upscaler.json` holds it.
@@ -121,20 +144,6 @@ class GeneratorFacts:
     prediction: Prediction
     timestep: int
     schema: int = SCHEMA
-
-
-def check_fidelity(fidelity: float, prediction: Prediction) -> None:
-    """Raises a usage error unless a model can be turned to this fidelity.
-
-    One that predicts the noise takes the difference of what it starts from and what it predicts,
-    times 14.6, and from noise of another strength than it was trained on the two do not cancel.
-    """
-    require(0 <= fidelity <= 1, f"fidelity must be from 0 to 1, got {fidelity}")
-    require(
-        fidelity == 0 or prediction != "noise",
-        f"fidelity must be 0 for a model that predicts the noise, got {fidelity}",
-        "distil with --prediction clean for a model that can be turned",
-    )
 
 
 class OneStepGenerator(nn.Module):
@@ -237,10 +246,9 @@ class MultiStepGenerator(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor, noise: Tensor) -> Tensor:
-        prediction = self.unet.config.prediction
-        denoise = conditioned(self.unet, pixels_to_latents(self.vae, image), prediction)
+        lr_latent = pixels_to_latents(self.vae, image)
         steps, clip = self.num_denoise_steps, self.clip
-        clean = ddim_sample(denoise, self.schedule, noise, steps, clip, prediction)
+        clean = multi_step(self.unet, self.schedule, noise, lr_latent, steps, clip)
         return latents_to_pixels(self.vae, clean).clamp(-1, 1)
 
 

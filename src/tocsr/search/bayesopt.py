@@ -82,15 +82,18 @@ def propose_one_by_one(
         space: The candidates.
         observations: With those of all single swaps.
         score_by: What a process makes of the candidates.
-        promising: Where a local search starts.
+        promising: Where a local search starts, beside solutions of the knapsack.
         seed: Of the fit's restarts and of a local search.
         num: How many; fewer where no more are worth it.
     """
     process = root_gap_process(space, observations, seed)
+    starts: list[Candidate] = []
+    if not space.can_be_enumerated:
+        starts = [*promising, *spread_solutions(space, observations, NUM_STARTS)]
     proposals: list[Candidate] = []
     for index in range(num):
         score, taken = score_by(process), [*observations, *proposals]
-        found = best_unobserved(space, score, taken, promising, derive_seed(seed, "start", index))
+        found = best_unobserved(space, score, taken, starts, derive_seed(seed, "start", index))
         if found is None:
             break
         proposals.append(found)
@@ -117,12 +120,11 @@ def propose(
     best_cost = None if best is None else space.cost(best)
     root = math.sqrt(tolerance)
     nearest = sorted(observations, key=lambda a: (abs(math.sqrt(observations[a]) - root), a))
-    promising = [*nearest[:NUM_STARTS], *spread_solutions(space, observations, NUM_STARTS)]
 
     def score_by(process: RootGap) -> Score:
         return partial(acquisition, space, process, best_cost=best_cost, tolerance=tolerance)
 
-    return propose_one_by_one(space, observations, score_by, promising, seed, num)
+    return propose_one_by_one(space, observations, score_by, nearest[:NUM_STARTS], seed, num)
 
 
 class Observer:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tocsr.search.additive import single_swaps
 from tocsr.search.bayesopt import Observer, propose_one_by_one, require_parallel
-from tocsr.search.designs import evenly, spread_solutions
+from tocsr.search.designs import evenly
 from tocsr.search.maximize import NUM_STARTS
 from tocsr.search.space import Candidate, Observations, SearchSpace, pareto_front
 from tocsr.seeding import derive_seed
@@ -135,7 +135,6 @@ def propose_front(
 
     front = pareto_front(space, observations)
     promising = [front[place] for place in evenly(len(front), NUM_STARTS).tolist()]
-    promising += spread_solutions(space, observations, NUM_STARTS)
     return propose_one_by_one(space, observations, score_by, promising, seed, num)
 
 

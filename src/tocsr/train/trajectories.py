@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tocsr.data.images import Batch, PhotoCrops, batches
-from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample, sample_noise
+from tocsr.diffusion import NoiseSchedule, sample_noise
 from tocsr.files import whole_file
+from tocsr.models.sr import multi_step
 from tocsr.processes import from_main
 from tocsr.train.conditions import lr_latents
 
@@ -39,10 +40,8 @@ def teacher_latent(
     config: DistillConfig, sr_teacher: CompactUNet, lr_latent: Tensor, noise: Tensor
 ) -> Tensor:
     """z0_teacher (B, Z, h, w), float32: full sampling by the multi-step model from z_T and z_LR."""
-    prediction = sr_teacher.config.prediction
-    denoise = conditioned(sr_teacher, lr_latent, prediction)
     steps, clip = config.num_denoise_steps, config.clip
-    return ddim_sample(denoise, NoiseSchedule(), noise, steps, clip, prediction)
+    return multi_step(sr_teacher, NoiseSchedule(), noise, lr_latent, steps, clip)
 
 
 def teacher_targets(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from tocsr.errors import ExitCode, TocsrError
+from tocsr.errors import ExitCode, TocsrError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -90,7 +90,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _broken(path: Path, error: Exception) -> TocsrError:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error)[:200]
     return TocsrError(f"{path} does not hold the weights: {reason}", code=ExitCode.MODEL)
 
 
