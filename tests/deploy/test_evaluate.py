@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -234,7 +235,9 @@ def test_a_model_of_another_factor_is_refused(folders, toy_model):
 
 
 def test_a_folder_that_is_no_model_is_refused(folders):
-    with pytest.raises(TocsrError, match="a model must be 'bicubic' or a folder") as raised:
+    with pytest.raises(
+        TocsrError, match="a model must be one of bicubic, lanczos, or a folder"
+    ) as raised:
         evaluate(folders, model=[folders / "near"], lr=folders / "lr")
     assert raised.value.code is ExitCode.MODEL
 
@@ -275,6 +278,33 @@ def test_a_test_set_of_other_images_is_refused(tmp_path, monkeypatch):
     options = {"hr": None, "model": [Path("bicubic")], "test_set": "realsr-100"}
     with pytest.raises(TocsrError, match="references of the test set realsr-100 must have"):
         evaluate(tmp_path, test_sets=sets, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("drealsr-93", "their pixels are not checked, as no checksum of this set is known"),
+        ("realsr-100", "and their pixels are the known ones"),
+    ],
+)
+def test_an_evaluation_says_what_of_the_test_set_was_checked(tmp_path, monkeypatch, name, said):
+    row = test_sets.TEST_SETS["realsr-100"]
+    sets = stable_sr(tmp_path / "sets", 2)
+    options = {"hr": sets / row.hr, "sr": [sets / row.hr], "metrics": ["psnr-y"]}
+    known = evaluate(tmp_path, **options)[1]["data"]["reference images"]["sha256"]
+    two = replace(row, num_images=2, lr_sha256="", hr_sha256=known if name == "realsr-100" else "")
+    monkeypatch.setitem(test_sets.TEST_SETS, name, two)
+    shown, result = evaluate(tmp_path, test_set=name, **options)
+    assert shown["test set"].startswith(f"{name}: 2 images, as many as it has")
+    assert shown["test set"].endswith(said)
+    assert result["protocol"]["test_set_checked"] == shown["test set"]
+    assert result["protocol"]["test_set_hash_known"] is (name == "realsr-100")
+
+
+@pytest.mark.parametrize("name", ["drealsr-93", "div2k-val"])
+def test_sets_that_were_not_at_hand_have_no_checksum(name):
+    row = test_sets.TEST_SETS[name]
+    assert (row.hr_sha256, row.lr_sha256) == ("", "")
 
 
 def test_an_absent_test_set_says_where_it_comes_from(tmp_path):

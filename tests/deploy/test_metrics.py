@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import convolve
 from scipy.special import gamma
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from tocsr.deploy.metrics import niqe as niqe_module
 from tocsr.deploy.metrics.color import rgb_to_gray, rgb_to_y
@@ -19,6 +19,7 @@ from tocsr.errors import ExitCode, TocsrError
 
 # Of single precision inside SSIM: windows of values about 128 keep six digits of a variance
 SINGLE = 1e-6
+DECIBEL = 1e-5  # of single precision inside PSNR: 4.3 dB times the relative error of a square
 
 
 def noise_image(seed: int, height: int = 24, width: int = 31) -> np.ndarray:
@@ -62,7 +63,9 @@ def test_psnr_of_a_constant_offset_has_a_closed_form(offset):
     reference = np.full((5, 6, 3), 20, np.uint8)
     image = reference + np.uint8(offset)
     luma_offset = offset * 219 / 255  # 65.481 + 128.553 + 24.966 = 219
-    assert psnr_y(image, reference) == pytest.approx(20 * math.log10(255 / luma_offset), abs=1e-9)
+    assert psnr_y(image, reference) == pytest.approx(
+        20 * math.log10(255 / luma_offset), abs=DECIBEL
+    )
     assert rgb_psnr(*pair(image, reference)) == pytest.approx(20 * math.log10(255 / offset))
 
 
@@ -70,7 +73,18 @@ def test_luma_is_131_hundredths_of_a_decibel_above_gray():
     one, other = (np.repeat(noise_image(seed)[:, :, :1], 3, axis=2) for seed in (0, 1))
     # of gray images, RGB and full swing agree, and studio swing is 219 / 255 of it
     apart = psnr_y(one, other) - rgb_psnr(*pair(one, other))
-    assert apart == pytest.approx(20 * math.log10(255 / 219), abs=1e-9)
+    assert apart == pytest.approx(20 * math.log10(255 / 219), abs=DECIBEL)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), level=st.integers(1, 250))
+def test_psnr_equals_skimage(seed, level):
+    reference = noise_image(seed, 90, 700)
+    image = changed(reference, seed + 1, level)
+    theirs = peak_signal_noise_ratio(rgb_to_y(reference), rgb_to_y(image), data_range=255)
+    assert psnr_y(image, reference) == pytest.approx(theirs, abs=DECIBEL)
+    theirs = peak_signal_noise_ratio(reference, image)
+    assert rgb_psnr(*pair(image, reference)) == pytest.approx(theirs, abs=DECIBEL)
 
 
 def test_psnr_of_one_channel_off_is_a_third_of_the_error():

@@ -17,7 +17,9 @@ def result(**means: float) -> dict:
     return {
         "images": ["a"] * 100,
         "protocol": {"test_set": None, "test_set_hash_known": False},
-        "systems": {"ours": {"means": {name: {"mean": mean} for name, mean in means.items()}}},
+        "systems": {
+            "ours": {"means": {name: {"mean": mean} for name, mean in means.items()}, "sets": {}}
+        },
         "absent": {"lpips": "needs its weights"},
     }
 

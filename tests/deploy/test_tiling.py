@@ -5,13 +5,19 @@ from hypothesis import strategies as st
 
 from tocsr.deploy.tiling import (
     Tile,
-    assemble,
-    pad_to_multiple,
+    mirrored,
     position_noise,
     round_up,
     spans,
+    strips,
     tiles,
 )
+
+
+def assemble(*arguments) -> np.ndarray:
+    """The whole result of its strips."""
+    return np.concatenate(list(strips(*arguments)))
+
 
 SIDES = st.integers(1, 200)
 GEOMETRY = {
@@ -97,13 +103,12 @@ def test_the_outer_half_of_a_halo_counts_nothing():
     assert (assemble(parts, spoilt, 16, 96, 1, np.uint8) == 128).all()
 
 
-def test_padding_mirrors_without_repeating_the_border():
-    row = np.arange(5, dtype=np.uint8).reshape(1, 5, 1)
-    assert pad_to_multiple(row, 8)[0, :, 0].tolist() == [0, 1, 2, 3, 4, 3, 2, 1]
-
-
-def test_padding_repeats_a_side_of_one_pixel():
-    assert (pad_to_multiple(np.full((1, 1, 3), 7, np.uint8), 16) == 7).all()
+@given(size=SIDES, more=st.integers(0, 400), start=st.integers(0, 300))
+def test_places_beyond_a_side_are_those_of_numpys_reflection(size, more, start):
+    padded = np.pad(np.arange(size), (0, more + start), "reflect" if size > 1 else "edge")
+    stop = size + more
+    start = min(start, stop)
+    assert np.array_equal(mirrored(start, stop, size), padded[start:stop])
 
 
 @given(

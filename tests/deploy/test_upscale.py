@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
@@ -376,6 +377,7 @@ def test_a_result_says_how_it_was_made(tmp_path, toy_model, file_format):
     run(config)
     made = history(tmp_path / f"a_x2.{file_format}")
     model = made.pop("model")
+    assert made.pop("engine") == f"onnxruntime {onnxruntime.__version__} cpu float32"
     assert made == {
         "software": f"tocsr {__version__}",
         "upscale": 2,

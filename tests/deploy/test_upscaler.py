@@ -7,7 +7,8 @@ import pytest
 from onnx import helper
 from PIL import Image
 
-from tocsr.deploy.tiling import Span, Tile, pad_to_multiple, position_noise, tiles
+import tocsr
+from tocsr.deploy.tiling import Span, Tile, mirrored, position_noise, round_up, tiles
 from tocsr.deploy.upscaler import ModelFacts, Upscaler, upsampled
 from tocsr.errors import ExitCode, TocsrError
 
@@ -19,17 +20,22 @@ def toy(toy_model):
     return Upscaler.from_pretrained(toy_model, num_threads=1)
 
 
+def padded_to(photo: np.ndarray, multiple: int) -> np.ndarray:
+    """The photo mirrored beyond its right and bottom border up to multiples."""
+    rows, cols = (mirrored(0, round_up(side, multiple), side) for side in photo.shape[:2])
+    return photo[rows][:, cols]
+
+
 def untiled(toy: Upscaler, photo: np.ndarray, seed: int) -> np.ndarray:
     """The graph on the whole padded image, without any of our tiling."""
-    padded = pad_to_multiple(photo, MULTIPLE)
+    padded = padded_to(photo, MULTIPLE)
     height, width, _ = padded.shape
     planes = [
         Image.fromarray(plane).resize((width * 4, height * 4), Image.Resampling.BICUBIC)
         for plane in (padded.astype(np.float32) / np.float32(127.5) - 1).transpose(2, 0, 1)
     ]
     noise = position_noise(seed, 0, 0, height // 2, width // 2, 2)
-    inputs = {"image": np.stack(planes)[None], "noise": noise[None]}
-    (result,) = toy._session.run(["upscaled"], inputs)[0]
+    (result,) = toy._graph(np.stack(planes)[None], noise[None])
     levels = np.clip(np.rint((result + 1) * 127.5), 0, 255).astype(np.uint8)
     return levels.transpose(1, 2, 0)[: photo.shape[0] * 4, : photo.shape[1] * 4]
 
@@ -75,18 +81,30 @@ def test_every_tile_is_reported(toy, photo):
 
 
 def test_upsampled_tiles_are_crops_of_the_upsampled_whole(photo):
-    padded = pad_to_multiple(photo, 16)
-    height, width, _ = padded.shape
-    whole = upsampled(padded, Tile(Span(0, height, 0, height), Span(0, width, 0, width)), 4)
+    height, width = (round_up(side, 16) for side in photo.shape[:2])
+    whole = upsampled(photo, Tile(Span(0, height, 0, height), Span(0, width, 0, width)), 4, 16)
+    padded = np.pad(
+        photo, [(0, height - photo.shape[0]), (0, width - photo.shape[1]), (0, 0)], "reflect"
+    )
+    assert np.array_equal(
+        upsampled(padded, Tile(Span(0, height, 0, height), Span(0, width, 0, width)), 4, 1), whole
+    )
     for tile in tiles(*photo.shape[:2], core=16, halo=16, multiple=16):
         rows, cols = (slice(s.start * 4, s.stop * 4) for s in (tile.rows, tile.cols))
-        assert np.array_equal(upsampled(padded, tile, 4), whole[:, rows, cols])
+        assert np.array_equal(upsampled(photo, tile, 4, 16), whole[:, rows, cols])
+
+
+def test_a_result_can_go_into_an_array_in_a_file(toy, photo, tmp_path):
+    shape = (photo.shape[0] * 4, photo.shape[1] * 4, 3)
+    out = np.memmap(tmp_path / "result", np.uint8, "w+", shape=shape)
+    assert toy(photo, seed=2, tile=16, out=out) is out
+    assert np.array_equal(out, toy(photo, seed=2, tile=16))
 
 
 def test_upsampling_equals_torchs_antialiased_bicubic(photo):
     torch = pytest.importorskip("torch")
     height, width, _ = photo.shape
-    ours = upsampled(photo, Tile(Span(0, height, 0, height), Span(0, width, 0, width)), 4)
+    ours = upsampled(photo, Tile(Span(0, height, 0, height), Span(0, width, 0, width)), 4, 1)
     pixels = torch.from_numpy(photo.transpose(2, 0, 1)[None] / np.float32(127.5) - 1)
     theirs = torch.nn.functional.interpolate(
         pixels.float(), scale_factor=4, mode="bicubic", antialias=True
@@ -171,14 +189,13 @@ def test_full_fidelity_starts_from_no_noise(toy_model, photo):
 
 def test_fidelity_scales_the_noise_that_the_graph_is_given(toy_model, photo):
     upscaler = with_prediction(toy_model, "clean")
-    session, given = upscaler._session, []
+    graph, given = upscaler._graph, []
 
-    class Watched:
-        def run(self, outputs, inputs):
-            given.append(inputs["noise"])
-            return session.run(outputs, inputs)
+    def watched(image, noise):
+        given.append(noise)
+        return graph(image, noise)
 
-    upscaler._session = Watched()
+    upscaler._graph = watched
     upscaler(photo)
     upscaler(photo, fidelity=0.75)
     assert np.allclose(given[1], given[0] / 4, rtol=1e-6)  # a float32 rounding
@@ -260,3 +277,43 @@ def test_upscaling_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_package_itself_has_the_upscaler():
+    assert tocsr.Upscaler is Upscaler
+
+
+def test_a_pillow_image_gives_a_pillow_image(toy, photo):
+    result = toy(Image.fromarray(photo), seed=3)
+    assert isinstance(result, Image.Image)
+    assert np.array_equal(np.asarray(result), toy(photo, seed=3))
+
+
+def test_a_gray_and_a_transparent_image_stay_so(toy, photo):
+    assert toy(Image.fromarray(photo).convert("L")).mode == "L"
+    image = Image.fromarray(photo).convert("RGBA")
+    alpha = Image.linear_gradient("L").resize(image.size)
+    image.putalpha(alpha)
+    result = toy(image)
+    assert result.mode == "RGBA"
+    assert result.getchannel("A") == alpha.resize(result.size, Image.Resampling.BICUBIC)
+
+
+def test_a_tensor_gives_a_tensor(toy, photo):
+    torch = pytest.importorskip("torch")
+    tensor = torch.from_numpy(photo.transpose(2, 0, 1).copy()).float() / 255
+    result = toy(tensor, seed=3)
+    assert (result.dtype, tuple(result.shape)) == (
+        torch.float32,
+        (3, *(4 * s for s in photo.shape[:2])),
+    )
+    levels = (255 * result).round().numpy().astype(int).transpose(1, 2, 0)
+    assert np.abs(levels - toy(photo, seed=3)).max() <= 1  # rounded to 16 bits before, to 8 here
+    batch = toy(torch.stack([tensor, tensor.flip(2)]), seed=3)
+    assert torch.equal(batch[0], result)
+
+
+@pytest.mark.parametrize("image", ["photo.jpg", [[1, 2], [3, 4]]])
+def test_another_kind_of_image_is_refused(toy, image):
+    with pytest.raises(TocsrError, match="must be a NumPy array, a Pillow image or a torch tensor"):
+        toy(image)

@@ -9,6 +9,7 @@ result has the photo's type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -19,10 +20,13 @@ from PIL import Image
 ColorFix = Literal["none", "wavelet", "adain"]
 _DILATIONS = (1, 2, 4, 8, 16)
 _REACH = sum(_DILATIONS)  # pixels to either side that the low-pass looks at
+_BICUBIC_REACH = 3  # pixels of the photo around those that are enlarged
 _STRIP = 256  # rows at a time; no more floats than these are held
 
 
-def color_fixed(result: NDArray[Any], photo: NDArray[Any], how: ColorFix) -> NDArray[Any]:
+def color_fixed(
+    result: NDArray[Any], photo: NDArray[Any], how: ColorFix, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """The result with the photo's colours.
 
     Args:
@@ -31,28 +35,38 @@ def color_fixed(result: NDArray[Any], photo: NDArray[Any], how: ColorFix) -> NDA
         how: `wavelet` takes all that is coarser than some 30 pixels of the result from the bicubic
             enlargement of the photo; `adain` gives each channel the photo's mean and standard
             deviation; `none` gives back the result.
+        out: Where the result goes, of its shape and type, and not `result` itself.
     """
     if how == "none":
         return result
-    return _wavelet(result, photo) if how == "wavelet" else _adain(result, photo)
+    out = np.empty_like(result) if out is None else out
+    (_wavelet if how == "wavelet" else _adain)(result, photo, out)
+    return out
 
 
-def _wavelet(result: NDArray[Any], photo: NDArray[Any]) -> NDArray[Any]:
+def _wavelet(result: NDArray[Any], photo: NDArray[Any], out: NDArray[Any]) -> None:
     """Result - low(result) + low(enlarged photo), as result + low(enlarged photo - result)."""
     height, width, _ = result.shape
-    scale = photo.shape[0] / height
-    planes = [Image.fromarray(photo[:, :, channel].astype(np.float32)) for channel in range(3)]
-    fixed, limit = np.empty_like(result), np.iinfo(result.dtype).max
+    scale, limit = photo.shape[0] / height, np.iinfo(result.dtype).max
     for rows in _strips(height):
         begin, end = max(0, rows.start - _REACH), min(height, rows.stop + _REACH)
-        box = (0, begin * scale, photo.shape[1], end * scale)
-        coarse = [
-            plane.resize((width, end - begin), Image.Resampling.BICUBIC, box) for plane in planes
-        ]
-        low = low_pass(np.stack([np.asarray(c) for c in coarse], axis=-1) - result[begin:end])
+        coarse = _enlarged_rows(photo, begin * scale, end * scale, (width, end - begin))
+        low = low_pass(coarse - result[begin:end])
         low = low[rows.start - begin :][: rows.stop - rows.start]
-        fixed[rows] = _levels(result[rows] + low, limit)
-    return fixed
+        out[rows] = _levels(result[rows] + low, limit)
+
+
+def _enlarged_rows(
+    photo: NDArray[Any], begin: float, end: float, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Rows `begin` to `end` of the photo at `size` (W, H), bicubic; floats of no other rows."""
+    top = max(0, math.floor(begin) - _BICUBIC_REACH)
+    strip = photo[top : math.ceil(end) + _BICUBIC_REACH].astype(np.float32)
+    box = (0, begin - top, photo.shape[1], end - top)
+    planes = (Image.fromarray(strip[:, :, channel]) for channel in range(3))
+    return np.stack(
+        [np.asarray(plane.resize(size, Image.Resampling.BICUBIC, box)) for plane in planes], axis=-1
+    )
 
 
 def low_pass(image: NDArray[Any]) -> NDArray[Any]:
@@ -72,13 +86,12 @@ def low_pass(image: NDArray[Any]) -> NDArray[Any]:
     return image
 
 
-def _adain(result: NDArray[Any], photo: NDArray[Any]) -> NDArray[Any]:
+def _adain(result: NDArray[Any], photo: NDArray[Any], out: NDArray[Any]) -> None:
     (mean, deviation), (wanted_mean, wanted) = _statistics(result), _statistics(photo)
     gain = np.where(deviation > 0, wanted / np.where(deviation > 0, deviation, 1), 1)
-    fixed, limit = np.empty_like(result), np.iinfo(result.dtype).max
+    limit = np.iinfo(result.dtype).max
     for rows in _strips(result.shape[0]):
-        fixed[rows] = _levels((result[rows] - mean) * gain + wanted_mean, limit)
-    return fixed
+        out[rows] = _levels((result[rows] - mean) * gain + wanted_mean, limit)
 
 
 def _statistics(image: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from tocsr.config import check_degradation, require, task_row
+from tocsr.deploy.serve_config import ServeConfig  # noqa: F401, where verbs look for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,8 @@ class UpscaleConfig:
         strip_metadata: Leaves out the photo's EXIF and resolution and how the result was made. A
             colour profile stays, since without it the colours would be others.
         overwrite: Makes results anew that are already there, instead of skipping them.
+        backend: What computes; auto takes onnx on the CPU, the fastest measured, else torch.
+        device: cpu, or one that PyTorch computes on; auto takes the GPU that it finds.
         num_threads: CPU threads; 0 takes all cores.
     """
 
@@ -63,6 +66,8 @@ class UpscaleConfig:
     depth: Literal["auto", "8", "16"] = "auto"
     strip_metadata: bool = False
     overwrite: bool = False
+    backend: Literal["auto", "onnx", "openvino", "openvino-int8", "torch"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "cpu"
     num_threads: int = 0
 
     def __post_init__(self) -> None:
@@ -88,13 +93,16 @@ class UpscaleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileConfig:
-    """Counts parameters and GMACs of encoder, U-Net, decoder and whole.
+    """Counts parameters and GMACs of encoder, U-Net, decoder and whole, and times a model.
 
     Args:
         preset: Preset whose base and expanded networks are counted, without weights, and every
             block of the library that its search chooses from.
-        model: Folder of a finished model to count instead.
-        pixels: Side of the result that the GMACs are for.
+        model: Folder of a finished model to count instead, and to time in every engine that is
+            installed: latency and peak memory of each part and of the whole, on the CPU.
+        pixels: Side of the result that GMACs and latencies are for.
+        num_runs: Timed runs of a model, after 3 that warm up; 0 leaves the timing out.
+        num_threads: CPU threads; 0 takes all cores.
         budget: Parameters of the U-Net, near which architectures of the preset's library are
             looked for; by default what the preset's select says.
         draw: PNG or WebP file to draw the finished model's architecture to, or else the one nearest
@@ -106,10 +114,15 @@ class ProfileConfig:
     preset: str = "tiny"
     model: Path | None = None
     pixels: int = 512
+    num_runs: int = 20
+    num_threads: int = 0
     budget: int | None = None
     draw: Path | None = None
 
     def __post_init__(self) -> None:
+        for name in ("num_runs", "num_threads"):
+            value = getattr(self, name)
+            require(value >= 0, f"{name} must be at least 0, got {value}")
         require(
             self.budget is None or self.budget > 0, f"budget must be above 0, got {self.budget}"
         )
@@ -130,12 +143,17 @@ class ExportConfig:
     Args:
         model: Folder of the finished model, as distill wrote it.
         output: Folder to write.
+        openvino: Writes the graph in OpenVINO's own form too, upscaler.xml and upscaler.bin.
+        int8: Folder of photos, such as will be upscaled, to make upscaler_int8.xml with: the graph
+            in 8 bits, kept only where it keeps 40 dB to the float result on photos held out.
     """
 
     verb: ClassVar[str] = "export"
 
     model: Path = Path("runs/tiny/distill/model")
     output: Path
+    openvino: bool = False
+    int8: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +206,7 @@ class EvaluateConfig:
         hr: Folder of the references. Without one, only metrics that need none are computed.
         sr: Folders of results, one for each system; images belong together by name.
         model: (-m) Systems that make their results now: model folders of export or of distill, or
-            bicubic.
+            bicubic or lanczos.
         lr: Folder of the low-resolution images that models start from.
         degrade: Makes the low-resolution images from the references instead: bicubic, hard, mild or
             a YAML file, as tocsr degrade does.

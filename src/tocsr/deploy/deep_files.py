@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _SEPARATE = 2  # a TIFF's PlanarConfiguration: a plane for each channel
-_SIGNATURE_AND_IHDR = 8 + 25  # bytes of a PNG before which nothing may stand
+SIGNATURE_AND_IHDR = 8 + 25  # bytes of a PNG before which nothing may stand
 
 
 def is_deep(image: Image.Image, header: bytes) -> bool:
@@ -115,10 +115,29 @@ def write_deep(
     if file_format == "PNG":
         flat = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
         data = import_module("imagecodecs").png_encode(np.ascontiguousarray(flat))
-        file.write(data[:_SIGNATURE_AND_IHDR])
-        file.write(_png_metadata(exif, icc, dpi))
-        file.write(memoryview(data)[_SIGNATURE_AND_IHDR:])
+        file.write(data[:SIGNATURE_AND_IHDR])
+        file.write(png_metadata(exif, icc, dpi))
+        file.write(memoryview(data)[SIGNATURE_AND_IHDR:])
         return
+    write_tiff(file, pixels, exif, icc, dpi)
+
+
+def write_tiff(
+    file: BinaryIO,
+    pixels: NDArray[Any],
+    exif: bytes | None,
+    icc: bytes | None,
+    dpi: tuple[float, float] | None,
+) -> None:
+    """Writes a TIFF, 64 rows at a time, as BigTIFF where it is large; see `write_deep`.
+
+    Args:
+        file: To write to.
+        pixels: uint8 or uint16 (H, W, C), RGB and perhaps alpha, or gray and perhaps alpha.
+        exif: The EXIF block, or None; the texts of its main directory are written.
+        icc: The profile, or None.
+        dpi: Dots per inch, across and down, or None.
+    """
     has_alpha = pixels.shape[2] in (2, 4)
     is_gray = pixels.shape[2] < 3
     import_module("tifffile").imwrite(
@@ -142,7 +161,7 @@ def write_deep(
     )
 
 
-def _png_metadata(exif: bytes | None, icc: bytes | None, dpi: tuple[float, float] | None) -> bytes:
+def png_metadata(exif: bytes | None, icc: bytes | None, dpi: tuple[float, float] | None) -> bytes:
     """The chunks iCCP, pHYs and eXIf (PNG specification, third edition, 11.3)."""
     chunks = b""
     if icc:

@@ -20,11 +20,12 @@ from tocsr.data.degrade import degrade
 from tocsr.data.images import to_tensor, to_uint8
 from tocsr.deploy.contact_sheet import contact_sheet
 from tocsr.deploy.degrade import cropped, index_of
-from tocsr.deploy.evaluation import figures, record
+from tocsr.deploy.evaluation import checked, figures, record
 from tocsr.deploy.image_files import Picture, read_image, write_image
+from tocsr.deploy.metrics.fid import SetFigures
 from tocsr.deploy.metrics.pyiqa import Pyiqa
 from tocsr.deploy.metrics.subject import Subject
-from tocsr.deploy.metrics.table import chosen_metrics, load_metrics
+from tocsr.deploy.metrics.table import chosen_metrics, load_features, load_metrics
 from tocsr.deploy.pairs import common_names, named_images
 from tocsr.deploy.paper_table import paper_table, published_table
 from tocsr.deploy.pictures import choose, make_pictures
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tocsr.deploy.configs import EvaluateConfig
-    from tocsr.deploy.metrics.table import Metric
+    from tocsr.deploy.metrics.metric import Metric
     from tocsr.deploy.pictures import Pictures
     from tocsr.deploy.systems import System
     from tocsr.runs import Report
@@ -74,12 +75,14 @@ class Measured:
     """What is known of the images so far.
 
     Args:
-        values: Of each system and metric, one for each image.
+        values: Of each system and metric of images, one for each image.
+        sets: What metrics of sets have taken in.
         hashes: Of the pixels of `hr`, `lr` and each system's results, in order.
         seconds: That each system and the metrics took.
     """
 
     values: dict[str, dict[str, list[float]]]
+    sets: SetFigures
     hashes: dict[str, Any] = field(default_factory=lambda: defaultdict(hashlib.sha256))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -128,7 +131,9 @@ def evaluated(
     """
     started = time.monotonic()
     metrics = metrics_of(config)
-    ready, absent = load_metrics(metrics, config.metric_weights, pyiqa)
+    of_images = {name: metric for name, metric in metrics.items() if not metric.load_features}
+    ready, absent = load_metrics(of_images, config.metric_weights, pyiqa)
+    features, lacking = load_features(metrics, config.metric_weights)
     check_shown(config, ready)
     images = find_images(config)
     if config.test_set:
@@ -137,7 +142,10 @@ def evaluated(
         label: make_system(path, images.sr.get(label), config)
         for label, path in images.systems.items()
     }
-    measured = Measured({label: {name: [] for name in ready} for label in systems})
+    values: dict[str, dict[str, list[float]]] = {
+        label: {name: [] for name in ready} for label in systems
+    }
+    measured = Measured(values, SetFigures(features))
     for number, name in enumerate(images.names):
         measure_image(name, images, systems, ready, measured, config)
         rate = (number + 1) / (time.monotonic() - started)
@@ -146,8 +154,8 @@ def evaluated(
     known = bool(config.test_set) and check_hashes(
         config.test_set, hashes["reference images"], hashes.get("low-resolution images")
     )
-    result = record(config, images, measured, hashes, metrics, absent)
-    result["protocol"]["test_set_hash_known"] = known
+    result = record(config, images, measured, hashes, metrics, absent | lacking)
+    result["protocol"] |= {"test_set_hash_known": known, "test_set_checked": checked(result, known)}
     if pyiqa is not None:
         result["versions"]["pyiqa"] = pyiqa.version
     if config.paper_table:
@@ -219,6 +227,7 @@ def measure_image(
     if hr is not None:
         measured.take("reference images", name, hr)
         reference = Subject(hr, config.border)
+        measured.sets.take_reference_(reference)
     if lr is not None:
         measured.take("low-resolution images", name, lr)
     for label, system in systems.items():
@@ -237,6 +246,7 @@ def measure_image(
         for metric, measure in ready.items():
             # a metric without reference takes the image alone
             measured.values[label][metric].append(measure(image, reference or image))
+        measured.sets.take_(label, image)
         measured.seconds[label] += made - began
         measured.seconds["metrics"] += time.monotonic() - made
 

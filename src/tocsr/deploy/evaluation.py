@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tocsr import __version__
 from tocsr.config import BICUBIC
 from tocsr.data.degradation.settings import load_degradation
+from tocsr.deploy.metrics.fid import MIN_IMAGES
 from tocsr.deploy.metrics.table import METRICS
 from tocsr.deploy.paper_table import shown_table
 from tocsr.deploy.statistics import LEVEL, NUM_RESAMPLES, compare, mean_with_interval
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from tocsr.deploy.configs import EvaluateConfig
     from tocsr.deploy.evaluate import Images, Measured
-    from tocsr.deploy.metrics.table import Metric
+    from tocsr.deploy.metrics.metric import Metric
 
 SCHEMA = 1
 _PACKAGES = ("numpy", "torch", "pillow", "onnxruntime", "diffusers")
@@ -43,12 +44,14 @@ def record(
     A value that is infinite or not defined stands as the word `inf` or `nan`, since JSON has no
     number for it.
     """
-    computed = [name for name in metrics if name not in absent]
+    computed = {name: _about(row) for name, row in metrics.items() if name not in absent}
+    of_sets = measured.sets.features
     return {
         "schema": SCHEMA,
         "versions": _versions(),
         "protocol": _protocol(config),
-        "metrics": {name: _about(metrics[name]) for name in computed},
+        "metrics": {name: about for name, about in computed.items() if name not in of_sets},
+        "set_metrics": {name: about for name, about in computed.items() if name in of_sets},
         "absent": dict(absent),
         "data": {of: {"num_images": len(images.names), "sha256": h} for of, h in hashes.items()},
         "missing": images.missing,
@@ -59,6 +62,7 @@ def record(
                 "seconds_per_image": measured.seconds[label] / len(images.names),
                 "means": {m: _plain(asdict(mean_with_interval(v))) for m, v in values.items()},
                 "values": _plain(values),
+                "sets": _plain(measured.sets.of(label)),
             }
             for label, values in measured.values.items()
         },
@@ -137,15 +141,30 @@ def _plain(value: Any) -> Any:
     return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
+def checked(result: Mapping[str, Any], is_hash_known: bool) -> str:
+    """What of the test set was compared, in words; empty where none is named."""
+    test_set = result["protocol"]["test_set"]
+    if test_set is None:
+        return ""
+    said = f"{test_set['name']}: {len(result['images'])} images, as many as it has"
+    if is_hash_known:
+        return f"{said}, and their pixels are the known ones"
+    return f"{said}; their pixels are not checked, as no checksum of this set is known"
+
+
 def figures(result: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """What is printed of a result: a row for each system, and one for each comparison."""
     shown: dict[str, Any] = {
         "images": len(result["images"]),
         "systems": [
-            {"system": label, **{METRICS[m].title: _shown(v, m) for m, v in row["means"].items()}}
+            {"system": label}
+            | {METRICS[m].title: _shown(v, m) for m, v in row["means"].items()}
+            | {METRICS[m].title: _shown_set(v, m) for m, v in row["sets"].items()}
             for label, row in result["systems"].items()
         ],
     }
+    if result["protocol"]["test_set_checked"]:
+        shown["test set"] = result["protocol"]["test_set_checked"]
     if result["comparisons"]:
         shown["comparisons"] = [
             {
@@ -171,6 +190,13 @@ def _shown(mean: Mapping[str, Any], metric: str) -> str:
     digits = METRICS[metric].digits
     value, low, high = (_rounded(mean[key], digits) for key in ("mean", "low", "high"))
     return f"{value} [{low}, {high}]"
+
+
+def _shown_set(figure: Mapping[str, Any], metric: str) -> str:
+    """`21.37`, or `123.49 (noise: 100 images, fewer than 500)`."""
+    value = _rounded(figure["value"], METRICS[metric].digits)
+    few = f" (noise: {figure['num_images']} images, fewer than {MIN_IMAGES})"
+    return value + few if figure["is_noise"] else value
 
 
 def _rounded(value: float | str, digits: int) -> str:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _HOLDS_GRAY = ("png", "jpg", "tif", "bmp")  # the others make RGB of it
 _MAX_JPEG_EXIF = 65533  # bytes of one JPEG segment
-_GRAY = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
+GRAY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N")
 _COLOR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "CMYK")
 
 
@@ -116,10 +116,10 @@ def decode_image(file: BinaryIO, name: str, deep: bool = False) -> Picture:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)  # Pillow's words on odd EXIF
             with Image.open(file, formats=readable(header)) as image:
-                _check_still(image, name)
+                check_still(image, name)
                 if deep and is_deep(image, header):
                     return _deep_picture(image, file, name)
-                return _picture(image, name)
+                return picture_of(image, name)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise TocsrError(
             f"{name} must hold at most {Image.MAX_IMAGE_PIXELS} pixels, it has more",
@@ -138,7 +138,8 @@ def _one_line(error: Exception) -> str:
     return one_line(error) or type(error).__name__
 
 
-def _check_still(image: Image.Image, name: str) -> None:
+def check_still(image: Image.Image, name: str) -> None:
+    """Raises a usage error unless a file holds one image, of at least one pixel."""
     num_frames = getattr(image, "n_frames", 1)
     if num_frames > 1 and image.format not in ("MPO", "HEIF"):  # previews behind a phone's photo
         held = "a file of {} pages" if image.format == "TIFF" else "an animation of {} frames"
@@ -150,9 +151,13 @@ def _check_still(image: Image.Image, name: str) -> None:
         raise TocsrError(f"{name} must hold at least one pixel, got {image.width} x {image.height}")
 
 
-def _picture(image: Image.Image, name: str) -> Picture:
-    """8 bits per channel, through Pillow."""
-    if image.mode not in (*_GRAY, *_COLOR):
+def picture_of(image: Image.Image, name: str) -> Picture:
+    """What Pillow has opened, 8 bits per channel, upright.
+
+    Raises:
+        TocsrError: Pixels of another kind than gray, RGB, CMYK or a palette.
+    """
+    if image.mode not in (*GRAY_MODES, *_COLOR):
         raise TocsrError(
             f"{name} must hold gray, RGB, CMYK or a palette of whole numbers up to 16 bits, "
             f"got pixels of mode {image.mode}",
@@ -160,7 +165,7 @@ def _picture(image: Image.Image, name: str) -> Picture:
         )
     image.load()
     turn = orientation(image)  # Pillow has turned a TIFF by now, and says so
-    is_gray, icc = image.mode in _GRAY, image.info.get("icc_profile")
+    is_gray, icc = image.mode in GRAY_MODES, image.info.get("icc_profile")
     exif, dpi = upright_exif(image), resolution(image)
     if image.mode == "CMYK":
         flat, icc = cmyk_to_rgb(image), None  # the profile of inks does not fit RGB values
@@ -226,7 +231,7 @@ def encode_image(
             options = _options(picture, file_format, quality)
             if icc:
                 options["icc_profile"] = icc
-            image = _image(picture, file_format in TRANSPARENT)
+            image = pillow_of(picture, file_format in TRANSPARENT)
             image.save(buffer, format=PILLOW_NAME[file_format], **options)
     except (ValueError, OSError, RuntimeError) as error:  # an encoder's refusal
         raise TocsrError(f"cannot write {name}: {_one_line(error)}") from error
@@ -251,7 +256,7 @@ def _options(picture: Picture, file_format: Format, quality: int) -> dict[str, A
     return options
 
 
-def _image(picture: Picture, transparent: bool) -> Image.Image:
+def pillow_of(picture: Picture, transparent: bool) -> Image.Image:
     """The picture as Pillow's, its transparency kept or laid on white."""
     image = Image.fromarray(to_8_bits(picture.rgb))
     if picture.alpha is not None:

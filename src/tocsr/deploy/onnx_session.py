@@ -1,20 +1,20 @@
-"""A model's graph in ONNX Runtime, and what goes wrong with it in one line."""
+"""A model's graph in ONNX Runtime."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from tocsr.errors import ExitCode, TocsrError, one_line
+from tocsr.deploy.graphs import GRAPH, check_names, checked_file, opening, running
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_GET_A_MODEL = "name a folder that tocsr export wrote with --model, or reinstall tocsr"
-ORT_ERRORS = (
+    from numpy.typing import NDArray
+
+_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.InvalidGraph,
@@ -23,18 +23,10 @@ ORT_ERRORS = (
     ort_errors.NotImplemented,
     ort_errors.RuntimeException,
 )
-# A protobuf entry {key: "location", value: <relative path>} of a tensor with external data.
-_EXTERNAL_FILE = re.compile(rb"\n\x08location\x12(.)", re.DOTALL)
-_OUT_OF_MEMORY = re.compile(r"bad_alloc|failed to allocate|out of memory|bfc_arena", re.IGNORECASE)
 
 
-def broken_model(message: str, hint: str = _GET_A_MODEL) -> TocsrError:
-    """The error of a model folder that cannot be used (code MODEL)."""
-    return TocsrError(message, hint, ExitCode.MODEL)
-
-
-def open_session(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
-    """Opens a graph that maps `image` and `noise` to `upscaled`.
+class OnnxGraph:
+    """A `tocsr.deploy.graphs.Graph` in ONNX Runtime, float32 on the CPU.
 
     Args:
         path: The ONNX file, its weight files where it says.
@@ -43,41 +35,30 @@ def open_session(path: Path, num_threads: int) -> onnxruntime.InferenceSession:
     Raises:
         TocsrError: A file is missing or broken, or the graph is another one (code MODEL).
     """
-    if not path.is_file():
-        raise broken_model(f"a model folder must hold {path.name}, {path} does not exist")
-    for name in _external_files(path.read_bytes()):
-        if not (path.parent / name).is_file():
-            raise broken_model(
-                f"{path.name} needs the weight file {path.parent / name}, it is missing"
-            )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised, and said once
-    options.enable_cpu_mem_arena = False  # gives memory back between tiles of different sizes
-    options.enable_mem_pattern = False
-    options.use_deterministic_compute = True
-    try:
-        session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
-    except ORT_ERRORS as error:
-        raise broken_model(f"{path} or its weight files are broken: {one_line(error)}") from error
-    inputs = sorted(value.name for value in session.get_inputs())
-    outputs = [value.name for value in session.get_outputs()]
-    if inputs != ["image", "noise"] or "upscaled" not in outputs:
-        raise broken_model(
-            f"{path} must map image and noise to upscaled, got {inputs} to {outputs}"
-        )
-    return session
+
+    engine = f"onnxruntime {onnxruntime.__version__} cpu float32"
+
+    def __init__(self, path: Path, num_threads: int = 0) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4  # what goes wrong is raised, and said once
+        options.enable_cpu_mem_arena = False  # gives memory back between tiles of different sizes
+        options.enable_mem_pattern = False
+        options.use_deterministic_compute = True
+        with opening(checked_file(path), _ERRORS):
+            self._session = onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
+        inputs = [value.name for value in self._session.get_inputs()]
+        check_names(path, inputs, [value.name for value in self._session.get_outputs()])
+
+    def __call__(self, image: NDArray[Any], noise: NDArray[Any], /) -> NDArray[Any]:
+        """As `Graph` says."""
+        with running(_ERRORS):
+            (result,) = self._session.run(["upscaled"], {"image": image, "noise": noise})
+        return result
 
 
-def says_out_of_memory(error: Exception) -> bool:
-    """Whether ONNX Runtime failed for want of memory."""
-    return _OUT_OF_MEMORY.search(str(error)) is not None
-
-
-def _external_files(graph: bytes) -> list[str]:
-    """The weight files that an ONNX graph refers to; found without the onnx package."""
-    found = (
-        graph[match.end() : match.end() + match[1][0]] for match in _EXTERNAL_FILE.finditer(graph)
-    )
-    return sorted({name.decode("utf-8", "replace") for name in found})
+def open_graph(folder: Path, device: str, num_threads: int) -> OnnxGraph:
+    """The graph of a model folder."""
+    del device  # the CPU's, as `tocsr.deploy.graphs.open_graph` has checked
+    return OnnxGraph(folder / GRAPH, num_threads)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tocsr
 from tocsr.config import read_yaml
-from tocsr.deploy.metrics.table import METRICS
+from tocsr.deploy.metrics.fid import MIN_IMAGES
 from tocsr.deploy.test_sets import SIDE
 from tocsr.errors import TocsrError, did_you_mean
 from tocsr.models.cost import pipeline_costs
@@ -112,9 +112,11 @@ def _our_row(
     label: str,
     cost: Mapping[str, Mapping[str, float]] | None,
 ) -> dict[str, float | None]:
-    means = result["systems"][label]["means"]
+    system = result["systems"][label]
+    found = {name: mean["mean"] for name, mean in system["means"].items()}
+    found |= {name: figure["value"] for name, figure in system["sets"].items()}
     known: dict[str, Any] = {
-        column: means[name]["mean"] for column, name in table.metrics.items() if name in means
+        column: found[name] for column, name in table.metrics.items() if name in found
     }
     if cost is not None:
         whole = cost["whole"]
@@ -127,8 +129,6 @@ def _reason(column: str, table: PaperTable, result: Mapping[str, Any]) -> str:
     if column in _COSTS:
         return "counted of a --model that is a network, not of results in files or of bicubic"
     metric = table.metrics[column]
-    if metric not in METRICS:
-        return "tocsr does not compute it"
     return str(result["absent"].get(metric, f"{metric} is not among the --metrics"))
 
 
@@ -136,9 +136,14 @@ def _images(test_set: str, result: Mapping[str, Any]) -> str:
     """Whether our figures are of the images that the paper's are of."""
     count, protocol = len(result["images"]), result["protocol"]
     if (protocol["test_set"] or {}).get("name") != test_set:
-        return f"ours are of {count} images that were not compared with {test_set}: --test_set does"
-    checked = "their pixels" if protocol["test_set_hash_known"] else "their number alone"
-    return f"ours are of the {count} images of {test_set}, checked by {checked}"
+        said = f"ours are of {count} images that were not compared with {test_set}: --test_set does"
+    else:
+        checked = "their pixels" if protocol["test_set_hash_known"] else "their number alone"
+        said = f"ours are of the {count} images of {test_set}, checked by {checked}"
+    is_noise = any(
+        figure["is_noise"] for row in result["systems"].values() for figure in row["sets"].values()
+    )
+    return f"{said}; FID of fewer than {MIN_IMAGES} images is noise" if is_noise else said
 
 
 def shown_table(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""profile: parameters and GMACs of encoder, U-Net, decoder and whole, always with the size.
+"""profile: parameters, GMACs, latency of encoder, U-Net, decoder and whole, always with the size.
 
 Of a preset also the library: what each variant of each stage costs, and a few architectures.
 """
@@ -11,11 +11,13 @@ import torch
 
 from tocsr.config import preset_folder, read_yaml
 from tocsr.deploy.figure import draw_architecture
+from tocsr.deploy.latency import NUM_WARM_UP, cpu_name, engine_latencies, part_latencies
+from tocsr.devices import pick_device
 from tocsr.errors import TocsrError
 from tocsr.files import whole_file
 from tocsr.models.architectures import architecture_rows, cost_text, nearest, smallest
 from tocsr.models.compact import rebuilt
-from tocsr.models.cost import pipeline_costs, stage_params
+from tocsr.models.cost import pipeline_costs, stage_params, uncounted_operators
 from tocsr.models.folders import base_unet, base_vae
 from tocsr.models.library import library_costs, surrogate_library
 from tocsr.models.sr import OneStepGenerator
@@ -71,11 +73,28 @@ def _of_model(config: ProfileConfig, folder: Path) -> dict[str, Any]:
     model = OneStepGenerator.from_pretrained(folder)
     variants = model.unet.variants
     table = _table(pipeline_costs(model.vae, model.unet, config.pixels))
+    timed = _timed(config, folder, model) if config.num_runs else {}
+    model = model.to("meta")
+    left_out = uncounted_operators(lambda: pipeline_costs(model.vae, model.unet, config.pixels))
     if config.draw is not None:
         with torch.device("meta"):
-            teacher = rebuilt(model.unet.to("meta"), variants=None)
+            teacher = rebuilt(model.unet, variants=None)
         _draw(config, config.draw, teacher, variants)
-    return {"variants": variants, "cost": table}
+    return {"variants": variants, "cost": table, "not counted": left_out, **timed}
+
+
+def _timed(config: ProfileConfig, folder: Path, model: OneStepGenerator) -> dict[str, Any]:
+    """Latency and peak memory of a finished model on this machine."""
+    pick_device("cpu", config.num_threads)
+    pixels, num_runs = config.pixels, config.num_runs
+    rows = part_latencies(model, pixels, num_runs)
+    rows |= engine_latencies(folder, model, pixels, num_runs, config.num_threads)
+    how = {
+        "runs": f"{num_runs} of each, after {NUM_WARM_UP} that warm up, batch 1",
+        "machine": f"{cpu_name()}, {config.num_threads or torch.get_num_threads()} threads",
+        "peak": "of this process, PyTorch and the weights included",
+    }
+    return {"latency": {**how, **{part: str(row) for part, row in rows.items()}}}
 
 
 def _of_library(config: ProfileConfig, teacher: CompactUNet) -> dict[str, Any]:

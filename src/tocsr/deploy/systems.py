@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from PIL import Image
 
 from tocsr.config import BICUBIC, require
 from tocsr.deploy.image_files import read_image
 from tocsr.deploy.resizing import resized
+from tocsr.deploy.torch_session import TorchGraph
 from tocsr.deploy.upscaler import ModelFacts, Upscaler
 from tocsr.errors import ExitCode, TocsrError
-from tocsr.models.sr import OneStepGenerator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import onnxruntime
     from numpy.typing import NDArray
 
     from tocsr.deploy.configs import EvaluateConfig
+
+RESAMPLERS = {BICUBIC: Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
 
 
 class System(Protocol):
@@ -50,14 +50,13 @@ def files_system(files: Mapping[str, Path]) -> System:
     return system
 
 
-def bicubic_system(factor: int) -> System:
-    """Bicubic interpolation by Pillow (a = -0.5), what every method is measured against."""
+def resampled_system(method: Image.Resampling, factor: int) -> System:
+    """Interpolation by Pillow; bicubic (a = -0.5) is what every method is measured against."""
 
     def system(name: str, lr: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
         del name
         assert lr is not None
-        size = (lr.shape[0] * factor, lr.shape[1] * factor)
-        return resized(lr, size, Image.Resampling.BICUBIC)
+        return resized(lr, (lr.shape[0] * factor, lr.shape[1] * factor), method)
 
     return system
 
@@ -71,11 +70,12 @@ def model_system(model: Path, config: EvaluateConfig) -> System:
     if (model / "upscaler.onnx").is_file():
         upscaler = Upscaler.from_pretrained(model, config.num_threads)
     elif (model / "unet").is_dir():
-        session = cast("onnxruntime.InferenceSession", _TorchSession(model))
-        upscaler = Upscaler(ModelFacts.read(model / "upscaler.json"), session)
+        graph = TorchGraph(model, num_threads=config.num_threads, bfloat16=False)
+        upscaler = Upscaler(ModelFacts.read(model / "upscaler.json"), graph)
     else:
         raise TocsrError(
-            f"a model must be '{BICUBIC}' or a folder of tocsr export or distill, {model} is none",
+            f"a model must be one of {', '.join(RESAMPLERS)}, or a folder of tocsr export or "
+            f"distill, {model} is none",
             code=ExitCode.MODEL,
         )
     require(
@@ -92,20 +92,6 @@ def model_system(model: Path, config: EvaluateConfig) -> System:
     return system
 
 
-class _TorchSession:
-    """A finished model behind the one call of an ONNX session that `Upscaler` makes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.model = OneStepGenerator.from_pretrained(folder).eval()
-
-    @torch.inference_mode()
-    def run(self, outputs: list[str], inputs: dict[str, Any]) -> list[NDArray[np.float32]]:
-        """`upscaled` of `image` and `noise`."""
-        del outputs
-        image, noise = (torch.from_numpy(inputs[name]) for name in ("image", "noise"))
-        return [self.model(image, noise).numpy()]
-
-
 def labels(paths: list[Path]) -> dict[str, Path]:
     """What systems are called: the last part of a path that tells it from the others."""
     for num_parts in range(1, 1 + max((len(path.parts) for path in paths), default=0)):
@@ -119,10 +105,12 @@ def make_system(path: Path, files: Mapping[str, Path] | None, config: EvaluateCo
     """The system of a path: its files where it is a folder of results, else what it computes.
 
     Args:
-        path: A folder of results, a model folder, or `bicubic`.
+        path: A folder of results, a model folder, or the name of a resampler.
         files: The results by name of the image; None for a model.
         config: Factor, seed and threads of models.
     """
     if files is not None:
         return files_system(files)
-    return bicubic_system(config.factor) if str(path) == BICUBIC else model_system(path, config)
+    if method := RESAMPLERS.get(str(path)):
+        return resampled_system(method, config.factor)
+    return model_system(path, config)

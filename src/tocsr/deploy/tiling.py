@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -85,17 +85,13 @@ def tiles(height: int, width: int, core: int, halo: int, multiple: int) -> list[
     return [Tile(row, col) for row in rows for col in cols]
 
 
-def pad_to_multiple(image: NDArray[Any], multiple: int) -> NDArray[Any]:
-    """Mirrors an image (H, W, C) beyond its right and bottom border up to multiples.
+def mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:
+    """Which pixels of a side stand at places `start` to `stop`, mirrored beyond its end.
 
     The border pixel is not repeated; a side of one pixel has nothing to mirror and repeats it.
     """
-    for axis in (0, 1):
-        size = image.shape[axis]
-        widths = [(0, 0)] * image.ndim
-        widths[axis] = (0, round_up(size, multiple) - size)
-        image = np.pad(image, widths, mode="reflect" if size > 1 else "edge")
-    return image
+    place = np.arange(start, stop) % max(1, 2 * size - 2)
+    return np.minimum(place, 2 * size - 2 - place) if size > 1 else place
 
 
 def _weights(parts: Sequence[Span], upscale: int) -> dict[Span, NDArray[np.float32]]:
@@ -131,15 +127,15 @@ def to_levels(image: NDArray[np.float32], dtype: type[Level]) -> NDArray[Level]:
     return np.clip(levels, 0, limit).astype(dtype).transpose(1, 2, 0)
 
 
-def assemble(
+def strips(
     parts: Sequence[Tile],
     compute: Callable[[Tile], NDArray[np.float32]],
     height: int,
     width: int,
     upscale: int,
     dtype: type[Level],
-) -> NDArray[Level]:
-    """Computes the tiles in order and blends them into the whole result.
+) -> Iterator[NDArray[Level]]:
+    """Computes the tiles in order and blends them into the whole result, from top to bottom.
 
     Float values are held for one row of tiles at a time, 12 bytes per pixel of the result in it.
 
@@ -151,8 +147,8 @@ def assemble(
         upscale: n.
         dtype: Of the result, uint8 or uint16.
 
-    Returns:
-        The image (n * height, n * width, 3).
+    Yields:
+        The next rows of the result (rows, n * width, 3), at most 64; n * height in all.
     """
     by_row = [(rows, list(group)) for rows, group in groupby(parts, key=lambda tile: tile.rows)]
     row_weights = _weights([rows for rows, _ in by_row], upscale)
@@ -161,7 +157,6 @@ def assemble(
     band_height = max(rows.size for rows in row_weights) * upscale
     band_width = max(cols.stop for cols in col_weights) * upscale
     band = np.zeros((3, band_height, band_width), np.float32)  # result rows from `start` on
-    image = np.empty((height * upscale, width * upscale, 3), dtype)
     for (rows, row_of_tiles), (start, next_start) in zip(by_row, pairwise(starts), strict=True):
         filled = rows.size * upscale
         for tile in row_of_tiles:
@@ -170,11 +165,9 @@ def assemble(
             band[:, :filled, left:right] += compute(tile) * weight
         finished = next_start - start  # no later tile reaches these rows
         for top in range(0, finished, 64):  # few at a time, for the memory of the conversion
-            strip = band[:, top : min(top + 64, finished), : width * upscale]
-            image[start + top :][: strip.shape[1]] = to_levels(strip, dtype)
+            yield to_levels(band[:, top : min(top + 64, finished), : width * upscale], dtype)
         band[:, : filled - finished] = band[:, finished:filled]
         band[:, filled - finished :] = 0
-    return image
 
 
 _MASK = 0xFFFFFFFFFFFFFFFF

@@ -1,40 +1,39 @@
-"""The upscaler: a finished model behind one call on images; needs ONNX Runtime, no torch."""
+"""The upscaler: a finished model behind one call on images; needs no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 import tocsr
 from tocsr.config import require
-from tocsr.deploy.onnx_session import (
-    ORT_ERRORS,
-    broken_model,
-    open_session,
-    says_out_of_memory,
-)
+from tocsr.deploy.graphs import broken_model, open_graph
+from tocsr.deploy.image_kinds import upscaled_kind
 from tocsr.deploy.tiling import (
     Level,
     Tile,
-    assemble,
-    pad_to_multiple,
+    mirrored,
     position_noise,
+    round_up,
+    strips,
     tiles,
 )
-from tocsr.errors import ExitCode, TocsrError, one_line
+from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import read_json
 from tocsr.models.fidelity import check_fidelity
 from tocsr.runs import silent
 
 if TYPE_CHECKING:
-    import onnxruntime
     from numpy.typing import NDArray
 
+    from tocsr.deploy.graphs import Graph
     from tocsr.runs import Report
+
+Kind = TypeVar("Kind")  # a NumPy array, a Pillow image or a torch tensor
 
 SCHEMA = 1
 SHIPPED_MODEL = Path(tocsr.__file__).parent / "assets" / "model"
@@ -96,55 +95,72 @@ class Upscaler:
 
     Input: uint8 (H, W, 3), RGB in 0..255, or uint16 in 0..65535, sRGB as files hold it; any H and W
     from 1 px on, padded inside by reflection and cropped again. Output: the same type,
-    (n H, n W, 3), RGB.
+    (n H, n W, 3), RGB. Pillow images and torch tensors go in and come out too.
 
     The result is a function of the image, the seed and the tile size: bitwise the same on every
-    call on one machine with one version of ONNX Runtime, and within a level elsewhere. The noise
-    belongs to a place, so the tile size changes the result only as far as the network sees beyond
-    half of the model's halo; an image that fits one tile is computed whole. Memory grows with the
-    tile and, by 12 bytes per pixel, with one row of tiles of the result; beside that only the
-    image and the result are held. Calls from several threads are safe.
+    call on one machine with one version of one engine, and within a level of it in any other that
+    computes in float32. The noise belongs to a place, so the tile size changes the result only as
+    far as the network sees beyond half of the model's halo; an image that fits one tile is
+    computed whole. Memory grows with the tile and, by 12 bytes per pixel, with one row of tiles of
+    the result; beside that only the image and the result are held. Calls from several
+    threads are safe.
     """
 
-    def __init__(self, facts: ModelFacts, session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, facts: ModelFacts, graph: Graph) -> None:
         self.facts = facts
-        self._session = session
+        self._graph = graph
 
     @property
     def upscale(self) -> int:
         """The factor n between the sides of the result and of the image."""
         return self.facts.upscale
 
+    @property
+    def engine(self) -> str:
+        """What computes: the engine with its version, the device and the precision."""
+        return self._graph.engine
+
     @classmethod
-    def from_pretrained(cls, folder: Path | None = None, num_threads: int = 0) -> Upscaler:
-        """Loads `upscaler.json` and `upscaler.onnx` with the weight files that it names.
+    def from_pretrained(
+        cls,
+        folder: Path | None = None,
+        num_threads: int = 0,
+        backend: str = "auto",
+        device: str = "cpu",
+    ) -> Upscaler:
+        """Loads a model folder.
 
         Args:
-            folder: A model folder; None takes the model in the package.
+            folder: A folder that `tocsr export` wrote; None takes the model in the package.
             num_threads: CPU threads; 0 takes all cores.
+            backend: As in `tocsr.deploy.graphs.open_graph`.
+            device: Likewise.
 
         Raises:
-            TocsrError: A file is missing or broken (code MODEL).
+            TocsrError: A file is missing or broken (code MODEL); the engine or the device is not
+                there (USAGE).
         """
         folder = SHIPPED_MODEL if folder is None else Path(folder)
         if not folder.is_dir():
             raise broken_model(f"the model must be a folder, {folder} is none")
         facts = ModelFacts.read(folder / "upscaler.json")
-        return cls(facts, open_session(folder / "upscaler.onnx", num_threads))
+        return cls(facts, open_graph(folder, backend, device, num_threads))
 
     def __call__(
         self,
-        image: NDArray[Level],
+        image: Kind,
         seed: int = 0,
         tile: int = 0,
         report: Report = silent,
         label: str = "",
         fidelity: float = 0.0,
-    ) -> NDArray[Level]:
+        out: NDArray[Level] | None = None,
+    ) -> Kind:
         """Upscales one image; the class says what goes in and what comes out.
 
         Args:
-            image: uint8 or uint16 (H, W, 3), RGB.
+            image: uint8 or uint16 (H, W, 3), RGB; a Pillow image; or a floating-point torch tensor
+                (3, H, W) or (B, 3, H, W) in [0, 1].
             seed: Of the noise the network starts from; taken modulo 2^64.
             tile: Most pixels of `image` along a side of a tile's core, which the halo adds to;
                 rounded up to what the network's strides allow. 0 takes 256, about 0.6 GB.
@@ -152,40 +168,64 @@ class Upscaler:
             label: What `report` calls this image.
             fidelity: Not in the paper: 0 is as trained; up to 1 the start noise is scaled by
                 `1 - fidelity`, and with it goes detail that only the noise makes.
+            out: Where the result goes, of its shape and type: an array in a file, say. With an
+                image in a file too, the memory holds one row of tiles. For arrays alone.
 
         Returns:
-            (n H, n W, 3), RGB, of the image's type.
+            The image n times larger, of the same kind: of an array's type; a Pillow image gray
+            where it was gray and transparent where it was; a tensor on its device.
 
         Raises:
             TocsrError: Not such an image; a fidelity that the model cannot be turned to; memory
                 ran out (RESOURCES); the graph failed (MODEL).
         """
-        _check_image(image)
         self.check_fidelity(fidelity)
         if tile < 0:
             raise TocsrError(f"tile must be at least 0 pixels, got {tile}")
+
+        def enlarge(levels: Any) -> Any:
+            return self._enlarged(levels, seed, tile, report, label, fidelity, out)
+
+        if isinstance(image, np.ndarray):
+            return enlarge(image)
+        require(out is None, f"out is for NumPy arrays, the image is {type(image)}")
+        return upscaled_kind(image, enlarge)
+
+    def _enlarged(
+        self,
+        image: NDArray[Level],
+        seed: int,
+        tile: int,
+        report: Report,
+        label: str,
+        fidelity: float,
+        out: NDArray[Level] | None,
+    ) -> NDArray[Level]:
+        """An array, tile by tile."""
+        _check_image(image)
         height, width, _ = image.shape
         multiple = self.facts.pixel_multiple // self.upscale
         halo = -(-self.facts.halo // self.upscale)
         try:
             parts = tiles(height, width, tile or AUTO_TILE, halo, multiple)
-            padded = pad_to_multiple(image, multiple)
+            if out is None:
+                out = np.empty((self.upscale * height, self.upscale * width, 3), image.dtype)
             num_done = 0
 
             def compute(part: Tile) -> NDArray[np.float32]:
                 nonlocal num_done
-                result = self._run(padded, part, seed, fidelity)
+                result = self._run(image, part, seed, fidelity)
                 num_done += 1
                 report(label, num_done, len(parts), {})
                 return result
 
-            return assemble(parts, compute, height, width, self.upscale, image.dtype.type)
+            top = 0
+            for strip in strips(parts, compute, height, width, self.upscale, image.dtype.type):
+                out[top : top + len(strip)] = strip
+                top += len(strip)
+            return out
         except MemoryError as error:
             raise _out_of_memory(width, height, tile or AUTO_TILE) from error
-        except ORT_ERRORS as error:
-            if says_out_of_memory(error):
-                raise _out_of_memory(width, height, tile or AUTO_TILE) from error
-            raise broken_model(f"the model's graph failed: {one_line(error)}") from error
 
     def check_fidelity(self, fidelity: float) -> None:
         """Raises a usage error unless the model can be turned to this fidelity.
@@ -200,36 +240,45 @@ class Upscaler:
         )
 
     def _run(
-        self, padded: NDArray[Level], part: Tile, seed: int, fidelity: float
+        self, image: NDArray[Level], part: Tile, seed: int, fidelity: float
     ) -> NDArray[np.float32]:
         """The graph's result for one tile, (3, n rows, n cols) in [-1, 1]."""
         facts = self.facts
         top, left, height, width = (
-            pixels * facts.upscale // facts.latent_stride
-            for pixels in (part.rows.start, part.cols.start, part.rows.size, part.cols.size)
+            side * facts.upscale // facts.latent_stride
+            for side in (part.rows.start, part.cols.start, part.rows.size, part.cols.size)
         )
         noise = position_noise(seed, top, left, height, width, facts.latent_channels)
         noise *= np.float32(1 - fidelity)
-        inputs = {"image": upsampled(padded, part, facts.upscale)[None], "noise": noise[None]}
-        (result,) = self._session.run(["upscaled"], inputs)
-        return result[0]
+        multiple = facts.pixel_multiple // facts.upscale
+        pixels = upsampled(image, part, facts.upscale, multiple)
+        return self._graph(pixels[None], noise[None])[0]
 
 
-def upsampled(padded: NDArray[Level], part: Tile, upscale: int) -> NDArray[np.float32]:
+def upsampled(
+    image: NDArray[Level], part: Tile, upscale: int, multiple: int
+) -> NDArray[np.float32]:
     """The tile of the bicubic (a = -0.5) upsampling of the whole padded image, unclamped.
 
     Args:
-        padded: uint8 or uint16 (H, W, 3).
+        image: uint8 or uint16 (H, W, 3).
         part: A tile of it.
         upscale: n.
+        multiple: To multiples of it the image is mirrored beyond its right and bottom border.
 
     Returns:
         float32 (3, n rows, n cols), [-1, 1] but for the overshoot at edges.
     """
     reach = 2  # pixels to either side that bicubic interpolation looks at
     top, left = max(0, part.rows.start - reach), max(0, part.cols.start - reach)
-    levels = padded[top : part.rows.stop + reach, left : part.cols.stop + reach]
-    region = levels.astype(np.float32) / np.float32(np.iinfo(padded.dtype).max / 2) - np.float32(1)
+    rows, cols = (
+        mirrored(start, min(span.stop + reach, round_up(size, multiple)), size)
+        for start, span, size in zip(
+            (top, left), (part.rows, part.cols), image.shape[:2], strict=True
+        )
+    )
+    levels = image[rows[:, None], cols]
+    region = levels.astype(np.float32) / np.float32(np.iinfo(image.dtype).max / 2) - np.float32(1)
     box = (
         part.cols.start - left,
         part.rows.start - top,

@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from tocsr.models.compact import CompactUNet, num_params
 from tocsr.models.vae import LATENT_STRIDE, Autoencoder, decode, encode
@@ -47,6 +48,28 @@ def count_macs(call: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops() // 2
+
+
+class _Uncounted(TorchDispatchMode):
+    """Notes the operators that run and that `FlopCounterMode` has no formula for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        if func.overloadpacket not in flop_registry and not func.is_view:
+            self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def uncounted_operators(call: Callable[[], object]) -> list[str]:
+    """What `count_macs` of a computation leaves out, by PyTorch's names; views are no work."""
+    with torch.no_grad(), _Uncounted() as seen:
+        call()
+    return sorted(seen.names)
 
 
 def on_meta(module: nn.Module) -> nn.Module:

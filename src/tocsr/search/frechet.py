@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from tocsr.diffusion import NoiseSchedule, ddim_sample, sample_noise
+from tocsr.models.frechet import Moments
+from tocsr.models.frechet import frechet_distance as distance_of_moments
 from tocsr.models.vae import latents_to_pixels, pixels_to_latents
 
 if TYPE_CHECKING:
@@ -26,31 +28,9 @@ LABEL = (
 
 
 def frechet_distance(features: Tensor, others: Tensor) -> float:
-    """|| m_1 - m_2 ||^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)), of the normal distributions fitted.
-
-    The trace of the root is that of (R S_2 R)^(1/2) with R the root of S_1, a symmetric matrix,
-    whose eigenvalues are real and, but for rounding, not negative.
-
-    Args:
-        features: (N, F), a sample of a distribution.
-        others: (N', F), one of another.
-
-    Returns:
-        At least 0; 0 for equal samples but for rounding, about 1e-7 of the variances.
-    """
-    mean, cov = _moments(features.double())
-    other_mean, other_cov = _moments(others.double())
-    values, vectors = torch.linalg.eigh(cov)
-    root = vectors * values.clamp_min(0).sqrt() @ vectors.T
-    product = torch.linalg.eigvalsh(root @ other_cov @ root)
-    trace = cov.trace() + other_cov.trace() - 2 * product.clamp_min(0).sqrt().sum()
-    return max(float((mean - other_mean).square().sum() + trace), 0.0)
-
-
-def _moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    mean = features.mean(0)
-    centred = features - mean
-    return mean, centred.T @ centred / (len(features) - 1)
+    """The Frechet distance of two samples (N, F) and (N', F), as `tocsr.models.frechet` has it."""
+    one, other = (Moments(sample.shape[1]).add_(sample) for sample in (features, others))
+    return distance_of_moments(one, other)
 
 
 @torch.no_grad()

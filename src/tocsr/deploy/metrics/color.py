@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Y_WEIGHTS = (65.481 / 255, 128.553 / 255, 24.966 / 255)  # of R, G and B in Y of Y'CbCr
+
 
 def rgb_to_y(image: NDArray[Any]) -> NDArray[np.float64]:
     """Y of Y'CbCr by ITU-R BT.601 in studio swing, as MATLAB's `rgb2ycbcr`, but not rounded.
@@ -25,7 +27,9 @@ def rgb_to_y(image: NDArray[Any]) -> NDArray[np.float64]:
         >>> float(rgb_to_y(np.full((1, 1, 3), 255))[0, 0])  # 16 + 65.481 + 128.553 + 24.966
         235.0
     """
-    return 16 + _weighted(image, (65.481 / 255, 128.553 / 255, 24.966 / 255))
+    luma = _weighted(image, Y_WEIGHTS)
+    luma += 16
+    return luma
 
 
 def rgb_to_gray(image: NDArray[Any]) -> NDArray[np.float64]:
@@ -47,5 +51,8 @@ def rgb_to_gray(image: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _weighted(image: NDArray[Any], weights: tuple[float, float, float]) -> NDArray[np.float64]:
-    red, green, blue = (np.float64(weight) * image[..., i] for i, weight in enumerate(weights))
-    return red + green + blue
+    """Red, green and blue in this order, so that what lies at half a level is rounded one way."""
+    total = np.multiply(image[..., 0], weights[0], dtype=np.float64)
+    for channel in (1, 2):  # added in place: fresh memory takes several times as long
+        total += np.multiply(image[..., channel], weights[channel], dtype=np.float64)
+    return total

@@ -82,11 +82,13 @@ def ssim(x: Moments, y: Moments, floor: float = -torch.inf) -> float:
     Returns:
         In [-1, 1].
     """
-    covariance = filtered(x.values * y.values, TAPS) - x.mean * y.mean
-    structure = (2 * covariance + C2) / (x.variance + y.variance + C2)
+    # in place where it can be: fresh memory takes as long as the arithmetic
+    covariance = filtered(x.values * y.values, TAPS).sub_(x.mean * y.mean)
+    structure = covariance.mul_(2).add_(C2).div_((x.variance + y.variance).add_(C2))
     mean_x, mean_y = x.mean + _MIDDLE, y.mean + _MIDDLE
-    luminance = (2 * mean_x * mean_y + C1) / (mean_x**2 + mean_y**2 + C1)
-    return float((luminance * structure.clamp_(min=floor)).mean(dtype=torch.float64))
+    luminance = (mean_x * mean_y).mul_(2).add_(C1)
+    luminance.div_(mean_x.square_().add_(mean_y.square_()).add_(C1))
+    return float(luminance.mul_(structure.clamp_(min=floor)).mean(dim=1).mean(dtype=torch.float64))
 
 
 def luma_ssim(image: Subject, reference: Subject) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tocsr.deploy.metrics.dists import load_dists
+from tocsr.deploy.metrics.fid import load_clean_fid, load_fid
 from tocsr.deploy.metrics.lpips import load_lpips
+from tocsr.deploy.metrics.metric import Metric, Weights
 from tocsr.deploy.metrics.niqe import NaturalPhotos, niqe
 from tocsr.deploy.metrics.psnr import luma_psnr, rgb_psnr
 from tocsr.deploy.metrics.ssim import iqa_ssim, luma_ssim, rgb_ssim
@@ -15,57 +16,13 @@ from tocsr.deploy.metrics.stlpips import load_stlpips
 from tocsr.errors import ExitCode, TocsrError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+
+    from torch import Tensor
 
     from tocsr.deploy.metrics.pyiqa import Pyiqa
     from tocsr.deploy.metrics.subject import Subject
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A file that a metric reads.
-
-    Args:
-        file: Its name in the folder of weights.
-        sha256: Of its bytes, or as much of it as the publisher says.
-        source: Where it comes from: a command, or what to do.
-    """
-
-    file: str
-    sha256: str
-    source: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """One metric.
-
-    Args:
-        title: What tables call it.
-        higher_is_better: Its direction.
-        unit: Of its values, empty for a number.
-        span: Its range, in words.
-        digits: Behind the point, in tables.
-        protocol: How it is computed, in a sentence that another could compute it by.
-        measure: From an image and its reference to the value, where no file is needed.
-        weights: The files it needs.
-        load: From the places of those files to `measure`.
-        needs_reference: Whether an image alone cannot be measured.
-        pyiqa: Its name in pyiqa, where only that package computes it.
-    """
-
-    title: str
-    higher_is_better: bool
-    unit: str = ""
-    span: str
-    digits: int = 4
-    protocol: str
-    measure: Callable[[Subject, Subject], float] | None = None
-    weights: tuple[Weights, ...] = ()
-    load: Callable[[Sequence[Path]], Callable[[Subject, Subject], float]] | None = None
-    needs_reference: bool = True
-    pyiqa: str = ""
 
 
 def _of_pyiqa(title: str, name: str, what: str) -> Metric:
@@ -91,6 +48,10 @@ def _load_niqe(paths: Sequence[Path]) -> Callable[[Subject, Subject], float]:
 
 _Y = "Y of Y'CbCr, ITU-R BT.601 in studio swing (MATLAB's rgb2ycbcr)"
 _TORCHVISION = "https://download.pytorch.org/models/"
+_FID_FILE = "pt_inception-2015-12-05-6726825d.pth"
+_FID_RELEASE = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+_INCEPTION = Weights(_FID_FILE, "6726825d", f"{_FID_RELEASE}{_FID_FILE}")
+_FID = "Heusel et al. 2017, the 2048 pooled features of TensorFlow's Inception-v3 of 2015"
 _SSIM = "11 x 11 Gaussian window of sigma 1.5, K 0.01 and 0.03, L 255, windows inside the image"
 
 METRICS: dict[str, Metric] = {
@@ -197,10 +158,30 @@ METRICS: dict[str, Metric] = {
         load=_load_niqe,
         needs_reference=False,
     ),
+    "fid": Metric(
+        title="FID",
+        higher_is_better=False,
+        span="0 to infinity",
+        digits=2,
+        protocol=f"{_FID}; bilinear to 299 x 299 without antialiasing; pytorch-fid's figure",
+        weights=(_INCEPTION,),
+        load_features=load_fid,
+    ),
+    "fid-clean": Metric(
+        title="FID (clean)",
+        higher_is_better=False,
+        span="0 to infinity",
+        digits=2,
+        protocol=f"{_FID}; Pillow's bicubic to 299 x 299, not rounded (Parmar et al. 2022); "
+        "clean-fid's figure and pyiqa's fid, which OSEDiff and later papers print",
+        weights=(_INCEPTION,),
+        load_features=load_clean_fid,
+    ),
     "musiq": _of_pyiqa("MUSIQ", "musiq", "Ke et al. 2021, KonIQ-10k"),
     "maniqa": _of_pyiqa("MANIQA", "maniqa-pipal", "Yang et al. 2022, PIPAL"),
     "clipiqa": _of_pyiqa("CLIP-IQA", "clipiqa", "Wang et al. 2023"),
 }
+_OF_SETS = "is a figure of two sets of images and not of one image: tocsr evaluate has it"
 _GET_PYIQA = (
     "needs pyiqa, whose licence is non-commercial, in an environment of its own: python -m venv "
     "IQA && IQA/bin/pip install pyiqa; then --pyiqa IQA/bin/python"
@@ -233,9 +214,9 @@ def chosen_metrics(
 
 
 def load_metrics(
-    metrics: dict[str, Metric], folder: Path | None, pyiqa: Pyiqa | None = None
+    metrics: Mapping[str, Metric], folder: Path | None, pyiqa: Pyiqa | None = None
 ) -> tuple[dict[str, Callable[[Subject, Subject], float]], dict[str, str]]:
-    """What measures each metric, and of those whose file is not there how to get it.
+    """What measures each metric of an image, and of the others why it is absent.
 
     Args:
         metrics: The rows.
@@ -250,24 +231,60 @@ def load_metrics(
     for name, metric in metrics.items():
         if metric.measure is not None:
             ready[name] = metric.measure
-            continue
-        if metric.pyiqa:
+        elif metric.pyiqa:
             if pyiqa is None:
                 absent[name] = _GET_PYIQA
             else:
                 ready[name] = pyiqa.metric(metric.pyiqa)
-            continue
-        assert metric.load is not None
-        lacking = [w for w in metric.weights if not (folder and (folder / w.file).is_file())]
-        if lacking or folder is None:
-            said = "; ".join(f"{weights.file} from: {weights.source}" for weights in lacking)
-            absent[name] = f"needs in the folder --metric_weights: {said}"
-            continue
-        paths = [folder / weights.file for weights in metric.weights]
-        for path, weights in zip(paths, metric.weights, strict=True):
-            _check_bytes(path, weights)
-        ready[name] = metric.load(paths)
+        elif metric.load is None:
+            absent[name] = _OF_SETS
+        elif lacking := _lacking(metric, folder):
+            absent[name] = lacking
+        else:
+            ready[name] = metric.load(_files(metric, folder))
     return ready, absent
+
+
+def load_features(
+    metrics: Mapping[str, Metric], folder: Path | None
+) -> tuple[dict[str, Callable[[Subject], Tensor]], dict[str, str]]:
+    """What makes the features of an image that each metric of sets compares, else how to get it.
+
+    Args:
+        metrics: The rows; those of images are passed over.
+        folder: Where weights are looked up.
+
+    Raises:
+        TocsrError: A file is not the one whose checksum the row has (MODEL).
+    """
+    ready: dict[str, Callable[[Subject], Tensor]] = {}
+    absent: dict[str, str] = {}
+    for name, metric in metrics.items():
+        if metric.load_features is None:
+            continue
+        if lacking := _lacking(metric, folder):
+            absent[name] = lacking
+        else:
+            ready[name] = metric.load_features(_files(metric, folder))
+    return ready, absent
+
+
+def _lacking(metric: Metric, folder: Path | None) -> str:
+    """How to get the files that are not there; empty where all are."""
+    lacking = [w for w in metric.weights if not (folder and (folder / w.file).is_file())]
+    if not lacking:
+        return ""
+    said = "; ".join(f"{weights.file} from: {weights.source}" for weights in lacking)
+    return f"needs in the folder --metric_weights: {said}"
+
+
+def _files(metric: Metric, folder: Path | None) -> list[Path]:
+    """The files of a metric, their checksums compared."""
+    assert folder is not None
+    paths = [folder / weights.file for weights in metric.weights]
+    for path, weights in zip(paths, metric.weights, strict=True):
+        _check_bytes(path, weights)
+    return paths
 
 
 def _check_bytes(path: Path, weights: Weights) -> None:

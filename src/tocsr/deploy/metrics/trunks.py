@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tocsr.errors import ExitCode, TocsrError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 ALEXNET_TAPS = (1, 4, 7, 9, 11)  # layers of `features` whose output is compared
@@ -69,11 +69,21 @@ def load_trunk_(trunk: nn.Sequential, path: Path) -> nn.Sequential:
         for name, tensor in read_tensors(path).items()
         if name.startswith(prefix)
     }
+    load_state_(trunk, state, path)
+    return trunk
+
+
+def load_state_(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Gives a network the weights that a file holds, to be used and not trained.
+
+    Raises:
+        TocsrError: They are not its weights (MODEL).
+    """
     try:
-        trunk.load_state_dict(state)
+        network.load_state_dict(dict(state))
     except RuntimeError as error:
         raise _broken(path, error) from error
-    return trunk.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
