@@ -43,7 +43,7 @@ docs: $(VENV)/.dev ## docs/cli/*.txt from the help texts
 recipe: $(VENV)/.dev ## the whole tiny recipe, about half an hour on one core
 	$(BIN)/tocsr recipe --preset tiny
 
-table: $(VENV)/.dev ## the README's table of that run; KODAK is a folder of the 24 photos
+table: $(VENV)/.dev ## docs/results/tiny.md of that run; KODAK is a folder of the 24 photos
 	$(BIN)/python benchmarks/recipe_table.py --runs runs/tiny $(if $(KODAK),--kodak $(KODAK))
 
 # EVAL is a folder that holds realsr, kodak24 and photos512; WEIGHTS one of the metrics' files.

@@ -1,4 +1,4 @@
-"""The README's table of a recipe's run: cost of every phase, compact against teacher, Kodak24.
+"""The tables of docs/results/tiny.md: cost of every phase, compact against teacher, Kodak24.
 
     python benchmarks/recipe_table.py --runs runs/tiny --kodak FOLDER
 

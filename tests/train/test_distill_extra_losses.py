@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F  # noqa: N812
 
 from tocsr.data.images import Batch, Place
+from tocsr.models.discriminator import PixelDiscriminator
 from tocsr.models.folders import base_vae
 from tocsr.models.perceptual import ShiftTolerantLPIPS
 from tocsr.models.vae import latents_to_pixels, pixels_to_latents
@@ -86,8 +87,9 @@ def test_a_term_trains_the_student_and_no_frozen_network(settings, vae, name):
     assert all(p.grad is None for p in vae.parameters())
 
 
-def test_each_player_of_the_game_is_trained_by_its_own_term(settings, vae):
-    config = settings(adversarial_weight=1.0)
+@pytest.mark.parametrize("sees", ["latents", "pixels"])
+def test_each_player_of_the_game_is_trained_by_its_own_term(settings, vae, sees):
+    config = settings(adversarial_weight=1.0, adversarial=sees)
     extras = Extras.start(config, vae)
     weights = list(extras.discriminator.parameters())
     student = STUDENT.clone().requires_grad_()
@@ -112,19 +114,37 @@ def test_the_hinge_losses_in_closed_form():
     assert terms["discriminator"] == (1 - 0.5) + (1 - 0.25)
 
 
-def test_the_discriminator_learns_to_tell_photos_from_others(settings, vae):
-    discriminator = Extras.start(settings(adversarial_weight=1.0), vae).discriminator
-    photo = pixels_to_latents(vae, IMAGES)
+@pytest.mark.parametrize("sees", ["latents", "pixels"])
+def test_the_discriminator_learns_to_tell_photos_from_others(settings, vae, sees):
+    config = settings(adversarial_weight=1.0, adversarial=sees)
+    discriminator = Extras.start(config, vae).discriminator
+    latents = (STUDENT, pixels_to_latents(vae, IMAGES), LR)
+    players = latents if sees == "latents" else (latents_to_pixels(vae, STUDENT), IMAGES)
     optimizer = torch.optim.AdamW(discriminator.parameters(), lr=1e-3)
     losses = []
     for _ in range(10):
-        loss = adversarial_terms(discriminator, STUDENT, photo, LR)["discriminator"]
+        loss = adversarial_terms(discriminator, *players)["discriminator"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
     assert losses[0] == pytest.approx(2, abs=1)
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_patch_of_pixels_is_26_wide():
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, 64, 64, requires_grad=True)
+    layers = torch.nn.Sequential(
+        *(
+            layer
+            for layer in PixelDiscriminator().layers
+            if not isinstance(layer, torch.nn.GroupNorm)
+        )
+    )  # group norms see the whole image
+    layers(F.pixel_unshuffle(image, 2))[0, 0, 8, 8].backward()
+    rows = image.grad.abs().sum(dim=(0, 1, 3)).nonzero()
+    assert rows.max() - rows.min() + 1 == 26
 
 
 def test_the_discriminator_starts_by_the_seed(settings, vae):

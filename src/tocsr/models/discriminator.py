@@ -1,15 +1,21 @@
-"""A network that tells latents of photos from latents that a super-resolver makes."""
+"""Networks that tell photos from what a super-resolver makes, by latents or by pixels."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from diffusers import ConfigMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from tocsr.models.base import AlignedModel
 
 _GROUPS = 8  # of the normalisation
+
+
+Sees = Literal["latents", "pixels"]
 
 
 class LatentDiscriminator(AlignedModel, ConfigMixin):
@@ -48,3 +54,44 @@ class LatentDiscriminator(AlignedModel, ConfigMixin):
 
     def forward(self, latent: Tensor, lr_latent: Tensor) -> Tensor:
         return self.layers(torch.cat([latent, lr_latent], dim=1)).float()
+
+
+class PixelDiscriminator(AlignedModel, ConfigMixin):
+    """How much an image looks like a photo, patch by patch.
+
+    Not in the paper. It sees what latents hide: the grid of the autoencoder's blocks. Squares of
+    2 x 2 pixels go in as channels; a patch is 26 x 26 pixels.
+
+    Args:
+        width: Channels of the first convolution.
+
+    Shape:
+        image (B, 3, H, W) in [-1, 1], even sides -> (B, 1, ceil(H/4), ceil(W/4)), float32; larger
+        is more like a photo.
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.gradient_checkpointing = False  # as in the one of latents
+        self.layers = nn.Sequential(
+            nn.Conv2d(12, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.GroupNorm(_GROUPS, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.GroupNorm(_GROUPS, 2 * width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(2 * width, 1, 3, padding=1, bias=False),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layers(F.pixel_unshuffle(image, 2)).float()
+
+
+def discriminator(sees: Sees, latent_channels: int) -> LatentDiscriminator | PixelDiscriminator:
+    """A discriminator that starts anew, of latents with these channels or of pixels."""
+    return LatentDiscriminator(latent_channels) if sees == "latents" else PixelDiscriminator()

@@ -12,7 +12,7 @@ import torch
 from tocsr.data.images import Batch
 from tocsr.diffusion import NoiseSchedule
 from tocsr.models.compact import num_params
-from tocsr.models.discriminator import LatentDiscriminator
+from tocsr.models.discriminator import discriminator
 from tocsr.models.memory import training_memory
 from tocsr.models.perceptual import EncoderDistance, ShiftTolerantLPIPS
 from tocsr.models.vae import (
@@ -95,7 +95,8 @@ def _helpers(config: Any, networks: Mapping[str, Any]) -> dict[str, Any]:
         found["perceptual"] = ShiftTolerantLPIPS.from_file(weights).to("meta")
     if config.adversarial_weight:
         with torch.device("meta"):
-            found["discriminator"] = LatentDiscriminator(networks["unet"].latent_channels)
+            channels = networks["unet"].latent_channels
+            found["discriminator"] = discriminator(config.adversarial, channels)
     return found
 
 

@@ -12,13 +12,11 @@ from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tocsr.models.discriminator import LatentDiscriminator
+    from torch import Tensor, nn
 
 
 def adversarial_terms(
-    discriminator: LatentDiscriminator, student_latent: Tensor, photo_latent: Tensor, z_lr: Tensor
+    discriminator: nn.Module, student: Tensor, photo: Tensor, *given: Tensor
 ) -> dict[str, Tensor]:
     """The hinge losses of the student and of the discriminator (Lim and Ye 2017).
 
@@ -27,15 +25,15 @@ def adversarial_terms(
     discriminator and not the student. The second is 2 where it cannot tell them apart.
 
     Args:
-        discriminator: D, given z_LR.
-        student_latent: z0_hat (B, Z, h, w).
-        photo_latent: z_0 of the photos, likewise.
-        z_lr: z_LR, likewise.
+        discriminator: D.
+        student: Its results, latents (B, Z, h, w) or images (B, 3, H, W).
+        photo: The photos, likewise.
+        given: What else D is told of each: z_LR (B, Z, h, w) with latents.
     """
     detached = {name: p.detach() for name, p in discriminator.named_parameters()}
-    judged = functional_call(discriminator, detached, (student_latent, z_lr))
-    on_student = discriminator(student_latent.detach(), z_lr)
-    on_photo = discriminator(photo_latent, z_lr)
+    judged = functional_call(discriminator, detached, (student, *given))
+    on_student = discriminator(student.detach(), *given)
+    on_photo = discriminator(photo, *given)
     return {
         "adversarial": -judged.mean(),
         "discriminator": F.relu(1 - on_photo).mean() + F.relu(1 + on_student).mean(),

@@ -223,8 +223,9 @@ class DistillConfig(PhaseConfig):
         perceptual_crop: Side in pixels of the random square that it looks at; 0 is all.
         latent_weight: Not in the paper: weight of the mean squared error between the student's
             latent and the photo's; 0 is off.
-        adversarial_weight: Not in the paper: weight of an adversarial loss, by a discriminator of
-            latents that trains beside the student; 0 is off.
+        adversarial_weight: Not in the paper: weight of an adversarial loss, by a discriminator that
+            trains beside the student; 0 is off.
+        adversarial: What that one sees: latents, given z_LR, or pixels.
     """
 
     verb: ClassVar[str] = "distill"
@@ -243,6 +244,7 @@ class DistillConfig(PhaseConfig):
     perceptual_crop: int = 0
     latent_weight: float = 0.0
     adversarial_weight: float = 0.0
+    adversarial: Literal["latents", "pixels"] = "latents"
 
     def __post_init__(self) -> None:
         super().__post_init__()

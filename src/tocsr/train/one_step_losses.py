@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from tocsr.models.discriminator import LatentDiscriminator
+from tocsr.models.discriminator import LatentDiscriminator, PixelDiscriminator, discriminator
 from tocsr.models.perceptual import EncoderDistance, ShiftTolerantLPIPS
 from tocsr.models.vae import latents_to_pixels, pixels_to_latents
 from tocsr.seeding import derive_seed, numpy_rng
@@ -43,11 +43,11 @@ class Extras:
 
     Args:
         perceptual: What measures how a result looks; None where the term is off.
-        discriminator: Of latents; None where the adversarial term is off.
+        discriminator: Of latents or of pixels; None where the adversarial term is off.
     """
 
     perceptual: Distance | None = None
-    discriminator: LatentDiscriminator | None = None
+    discriminator: LatentDiscriminator | PixelDiscriminator | None = None
 
     @classmethod
     def start(cls, config: DistillConfig, vae: Autoencoder) -> Extras:
@@ -57,7 +57,7 @@ class Extras:
             TocsrError: The file named by `perceptual` does not hold such weights.
         """
         perceptual: Distance | None = None
-        discriminator = None
+        judge = None
         if config.perceptual_weight:
             own = config.perceptual == "encoder"
             path = Path(config.perceptual)
@@ -66,8 +66,8 @@ class Extras:
             )
         if config.adversarial_weight:
             torch.manual_seed(derive_seed(config.seed, "discriminator"))
-            discriminator = LatentDiscriminator(vae.config.latent_channels).to(vae.device)
-        return cls(perceptual, discriminator)
+            judge = discriminator(config.adversarial, vae.config.latent_channels).to(vae.device)
+        return cls(perceptual, judge)
 
 
 def sub_crops(images: Tensor, side: int, seed: int, indices: list[int]) -> Tensor:
@@ -100,7 +100,8 @@ def extra_terms(
         batch: The photos.
     """
     terms = {}
-    if config.pixel_weight or extras.perceptual:
+    judge, sees = extras.discriminator, config.adversarial
+    if config.pixel_weight or extras.perceptual or (judge and sees == "pixels"):
         decoded = latents_to_pixels(vae, predicted).float()
     if config.pixel_weight:
         terms["pixel"] = F.l1_loss(decoded, batch.images)
@@ -109,13 +110,16 @@ def extra_terms(
         if side := config.perceptual_crop:
             pair = [sub_crops(image, side, config.seed, batch.indices) for image in pair]
         terms["perceptual"] = extras.perceptual(*pair).mean()
-    if config.latent_weight or extras.discriminator:
+    if config.latent_weight or (judge and sees == "latents"):
         with torch.no_grad():
             photo_latent = pixels_to_latents(vae, batch.images)
     if config.latent_weight:
         terms["latent"] = F.mse_loss(predicted, photo_latent)
-    if extras.discriminator:
-        terms |= adversarial_terms(extras.discriminator, predicted, photo_latent, lr_latent)
+    if judge:
+        players = (
+            (predicted, photo_latent, lr_latent) if sees == "latents" else (decoded, batch.images)
+        )
+        terms |= adversarial_terms(judge, *players)
     return terms
 
 
