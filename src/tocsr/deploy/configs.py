@@ -164,8 +164,8 @@ class DegradeConfig:
         inputs: Photos, or folders that are searched with their subfolders; the formats of upscale.
         output: (-o) Folder to write: lr/NAME.png, hr/NAME.png, input folders mirrored in both,
             preview.png with some of the pairs, and pairs.json, which says how they were made.
-        degradation: How: bicubic, or of second order: hard (Real-ESRGAN's), mild (StableSR's), or
-            as a YAML file says.
+        degradation: How: bicubic, or of second order: hard (Real-ESRGAN's), mild (StableSR's),
+            photos (mild, and a fifth of the photos bicubic), or as a YAML file says.
         task: Gives the factor where none is given: sr-x4 or sr-x2.
         factor: Between the sides of a photo and its low-resolution image. A photo whose sides are
             no multiples loses its last rows and columns. 0 takes the task's.
@@ -208,8 +208,8 @@ class EvaluateConfig:
         model: (-m) Systems that make their results now: model folders of export or of distill, or
             bicubic or lanczos.
         lr: Folder of the low-resolution images that models start from.
-        degrade: Makes the low-resolution images from the references instead: bicubic, hard, mild or
-            a YAML file, as tocsr degrade does.
+        degrade: Makes the low-resolution images from the references instead: bicubic, hard, mild,
+            photos or a YAML file, as tocsr degrade does.
         seed: Of what is degraded and of the noise that models start from.
         task: Gives factor and metrics where none are given: sr-x4 or sr-x2.
         factor: Between the sides of a reference and of its low-resolution image; 0 takes the
