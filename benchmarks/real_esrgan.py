@@ -26,6 +26,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from tocsr.data.images import to_tensor, to_uint8
 from tocsr.deploy.image_files import list_images, read_image
+from tocsr.files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -125,13 +126,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.num_threads)
     network = load_real_esrgan().to(memory_format=torch.channels_last)
     photos = list_images(options.lr)
-    options.out.mkdir(parents=True, exist_ok=True)
     for number, photo in enumerate(photos, 1):
-        target = options.out / f"{photo.stem}.png"
+        target = (options.out / photo.relative_to(options.lr)).with_suffix(".png")
         if not target.exists():
             image = (to_tensor(read_image(photo).rgb)[None] + 1) / 2
             result = network(image.contiguous(memory_format=torch.channels_last))[0]
-            Image.fromarray(to_uint8(2 * result - 1)).save(target)
+            with whole_file(target) as part:
+                Image.fromarray(to_uint8(2 * result - 1)).save(part, "PNG")
         report("Real-ESRGAN x4plus", number, len(photos), {})
 
 

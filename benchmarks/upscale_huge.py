@@ -33,8 +33,8 @@ PHOTO = Path(__file__).parents[1] / "examples" / "colosseum.webp"
 IN_STRIPS = """
 import sys
 from tocsr.cli import main
-from tocsr.deploy import upscale
-upscale.available_bytes = lambda: 0
+from tocsr.deploy import upscale_steps
+upscale_steps.available_bytes = lambda: 0
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from tocsr.deploy import huge
-from tocsr.deploy import upscale as module
+from tocsr.deploy import upscale_steps as module
 from tocsr.deploy.configs import UpscaleConfig
-from tocsr.deploy.image_files import Picture, read_image
+from tocsr.deploy.image_files import read_image
 from tocsr.deploy.upscale import run
 from tocsr.errors import ExitCode, TocsrError
 
@@ -23,6 +23,7 @@ pytest.importorskip("pyvips", exc_type=ImportError, reason="needs pyvips with li
 def little_memory(monkeypatch):
     """No memory, and strips of few rows."""
     monkeypatch.setattr(module, "available_bytes", lambda: 0)
+    monkeypatch.setattr(module, "LARGE", 0)
     monkeypatch.setattr(huge, "STRIP", 5)
 
 
@@ -40,6 +41,7 @@ def both_ways(photo, tmp_path, toy_model, monkeypatch, suffix="png", **options):
     made = []
     for name, there in (("memory", 2**40), ("strips", 0)):
         monkeypatch.setattr(module, "available_bytes", lambda there=there: there)
+        monkeypatch.setattr(module, "LARGE", 0)
         target = tmp_path / f"{name}.{suffix}"
         outcome = run(UpscaleConfig(inputs=[photo], output=target, model=toy_model, **options))
         assert outcome["failed"] == {}
@@ -110,17 +112,41 @@ def test_more_pixels_than_pillow_opens_go_in_strips(tmp_path, toy_model, monkeyp
     photo = tmp_path / "photo.png"
     Image.fromarray(levels((20, 30, 3), np.uint8)).save(photo)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 599)
+    monkeypatch.setattr(module, "LARGE", 0)
     target = tmp_path / "large.png"
     assert run(UpscaleConfig(inputs=[photo], output=target, model=toy_model))["failed"] == {}
-    assert huge.header(target) == (80, 120, False)
+    assert huge.header(target) == (80, 120, False, True)
+
+
+def refusal(photo, target, model, **options) -> str:
+    """What a run of one photo says that the memory does not hold."""
+    config = UpscaleConfig(inputs=[photo], output=target, model=model, **options)
+    with pytest.raises(TocsrError) as caught:
+        run(config)
+    assert caught.value.code is ExitCode.RESOURCES
+    return str(caught.value)
 
 
 @pytest.mark.usefixtures("little_memory")
 def test_transparency_is_refused(tmp_path, toy_model):
     photo = tmp_path / "photo.png"
     Image.new("RGBA", (20, 30), (9, 9, 9, 100)).save(photo)
-    outcome = run(UpscaleConfig(inputs=[photo], output=tmp_path / "x.png", model=toy_model))
-    assert "must be opaque" in outcome["failed"][str(photo)]
+    assert "must be opaque" in refusal(photo, tmp_path / "x.png", toy_model)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_format_without_such_sides_is_refused_before_the_work(tmp_path, toy_model, monkeypatch):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(levels((20, 30, 3), np.uint8)).save(photo)
+    monkeypatch.setattr(module, "read_huge", None)  # not called
+    said = refusal(photo, tmp_path / "x.webp", toy_model)
+    assert "format must be one of png, jpg, tif where the memory" in said
+
+
+def test_a_photo_that_libvips_may_not_read_goes_through_memory(tmp_path):
+    photo = tmp_path / "photo.bmp"
+    Image.fromarray(levels((20, 30, 3), np.uint8)).save(photo)
+    assert huge.header(photo) == (20, 30, False, False)
 
 
 @pytest.mark.usefixtures("little_memory")
@@ -138,8 +164,7 @@ def test_without_pyvips_it_is_named(tmp_path, toy_model, monkeypatch):
     photo = tmp_path / "photo.png"
     Image.fromarray(levels((20, 30, 3), np.uint8)).save(photo)
     monkeypatch.setitem(sys.modules, "pyvips", None)
-    outcome = run(UpscaleConfig(inputs=[photo], output=tmp_path / "x.png", model=toy_model))
-    assert "pip install 'tocsr[huge]'" in outcome["failed"][str(photo)]
+    assert "pip install 'tocsr[huge]'" in refusal(photo, tmp_path / "x.png", toy_model)
 
 
 @pytest.mark.usefixtures("little_memory")
@@ -153,8 +178,3 @@ def test_a_disk_without_room_is_said_before_the_work(tmp_path, toy_model, monkey
     with pytest.raises(TocsrError, match="No space left on device; make room") as caught:
         run(UpscaleConfig(inputs=[photo], output=tmp_path / "x.png", model=toy_model))
     assert caught.value.code is ExitCode.RESOURCES
-
-
-def test_a_format_without_such_sides_is_refused(tmp_path):
-    with pytest.raises(TocsrError, match="format must be one of png, jpg, tif where the memory"):
-        huge.write_huge(tmp_path / "x.bmp", Picture(levels((8, 8, 3), np.uint8)), "bmp")

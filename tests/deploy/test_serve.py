@@ -235,6 +235,29 @@ def test_what_a_browser_cannot_show_has_previews(client):
     assert client.get(f"/api/jobs/{shown['id']}/after").status_code == 404
 
 
+def test_a_preview_that_fails_leaves_the_result(client, monkeypatch):
+    def fails(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("tocsr.deploy.serve_photo._write_preview", fails)
+    job = ended(client, add(client, query="?format=tif"))
+    assert job["state"] == "done"
+    assert client.get(job["result"]["url"]).status_code == 200
+
+
+def test_a_result_that_was_answered_with_is_not_kept(client, folder):
+    assert client.post("/api/upscale", content=PHOTO).status_code == 200
+    until(lambda: not list(folder.iterdir()))
+
+
+def test_a_failed_photo_does_not_push_out_a_large_result(upscaler, folder):
+    noise = encoded(pixels(200, 200))
+    with serving(upscaler, folder, keep_mb=1) as client:
+        kept = ended(client, add(client, noise))
+        assert ended(client, add(client, noise[:-4000]))["state"] == "failed"
+        assert client.get(kept["result"]["url"]).status_code == 200
+
+
 def test_the_limits_are_told(client):
     told = client.get("/api/info").json()
     assert (told["upscale"], told["queued"], told["running"]) == (4, 0, 0)

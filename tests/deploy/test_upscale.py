@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from tocsr import __version__
-from tocsr.deploy import upscale as module
+from tocsr.deploy import upscale_steps as module
 from tocsr.deploy.configs import UpscaleConfig
 from tocsr.deploy.formats import MAX_SIDE
 from tocsr.deploy.image_files import Picture, decode_image, read_image, write_image

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import platform
-from contextlib import suppress
 from dataclasses import asdict
-from importlib import metadata
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from tocsr import __version__
 from tocsr.config import BICUBIC
 from tocsr.data.degradation.settings import load_degradation
+from tocsr.deploy.manifest import versions
 from tocsr.deploy.metrics.fid import MIN_IMAGES
 from tocsr.deploy.metrics.table import METRICS
 from tocsr.deploy.paper_table import shown_table
@@ -48,7 +47,11 @@ def record(
     of_sets = measured.sets.features
     return {
         "schema": SCHEMA,
-        "versions": _versions(),
+        "versions": {
+            "tocsr": __version__,
+            "python": platform.python_version(),
+            **versions(_PACKAGES),
+        },
         "protocol": _protocol(config),
         "metrics": {name: about for name, about in computed.items() if name not in of_sets},
         "set_metrics": {name: about for name, about in computed.items() if name in of_sets},
@@ -68,14 +71,6 @@ def record(
         },
         "comparisons": _comparisons(measured.values),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"tocsr": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        with suppress(metadata.PackageNotFoundError):  # onnxruntime has other names for GPUs
-            found[name] = metadata.version(name)
-    return found
 
 
 def _protocol(config: EvaluateConfig) -> dict[str, Any]:

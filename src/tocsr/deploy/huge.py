@@ -18,13 +18,12 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tocsr.config import require
 from tocsr.deploy.deep_files import (
     SIGNATURE_AND_IHDR,
     is_deep,
@@ -33,10 +32,10 @@ from tocsr.deploy.deep_files import (
     write_tiff,
 )
 from tocsr.deploy.formats import readable
-from tocsr.deploy.image_files import GRAY_MODES, Picture, check_still, encode_image
+from tocsr.deploy.image_files import GRAY_MODES, Picture, check_mode, check_still, encode_image
 from tocsr.deploy.metadata import DAMAGED, orientation, resolution, upright_exif
 from tocsr.deploy.pixels import fitting_profile, luma, to_8_bits, to_16_bits
-from tocsr.errors import TocsrError, one_line
+from tocsr.errors import ExitCode, TocsrError, one_line
 from tocsr.files import whole_file
 
 if TYPE_CHECKING:
@@ -50,7 +49,8 @@ Allocate = Callable[[tuple[int, ...], Any], NDArray[Any]]
 
 _LIMIT = threading.Lock()  # what Pillow opens is one setting for all threads
 STRIP = 256  # rows read at a time
-_FORMATS = ("png", "jpg", "tif")  # the others hold no such sides
+_READ = ("PNG", "JPEG", "TIFF", "WEBP")
+_WRITTEN = ("png", "jpg", "tif")  # the others hold no such sides
 
 
 def _vips() -> Any:
@@ -65,6 +65,7 @@ def _vips() -> Any:
         raise TocsrError(
             "photos that the memory does not hold need the package pyvips, which is not installed",
             "run: pip install 'tocsr[huge]'",
+            ExitCode.RESOURCES,
         ) from error
 
 
@@ -98,15 +99,31 @@ def _any_size() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def header(path: Path) -> tuple[int, int, bool] | None:
-    """(H, W, has 16 bits per channel) of a photo of any size; None where Pillow reads no header."""
+class Header(NamedTuple):
+    """What a file says of its photo.
+
+    Args:
+        height: Of the upright photo.
+        width: Likewise.
+        deep: Whether it has 16 bits per channel.
+        in_strips: Whether it is of a format that libvips reads wherever it is.
+    """
+
+    height: int
+    width: int
+    deep: bool
+    in_strips: bool
+
+
+def header(path: Path) -> Header | None:
+    """The header of a photo of any size; None where Pillow reads none."""
     try:
         with _any_size(), warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             first = file.read(25)
             with Image.open(path, formats=readable(first)) as image:
                 size = (image.height, image.width)
                 height, width = size[::-1] if orientation(image) > 4 else size
-                return height, width, is_deep(image, first)
+                return Header(height, width, is_deep(image, first), image.format in _READ)
     except (*DAMAGED, TocsrError):
         return None
 
@@ -126,6 +143,7 @@ def read_huge(path: Path, deep: bool | None, new: Allocate) -> Picture:
     vips = _vips()
     with _any_size(), warnings.catch_warnings(action="ignore"), Image.open(path) as image:
         check_still(image, str(path))
+        check_mode(image, str(path))
         turn, gray, icc = (
             orientation(image),
             image.mode in GRAY_MODES,
@@ -133,7 +151,12 @@ def read_huge(path: Path, deep: bool | None, new: Allocate) -> Picture:
         )
         exif, dpi = upright_exif(image), resolution(image)
         opaque = not image.has_transparency_data and image.mode != "CMYK"
-    require(opaque, f"{path} must be opaque gray or RGB, as the memory does not hold it")
+    if not opaque:
+        raise TocsrError(
+            f"{path} must be opaque gray or RGB, as the memory does not hold it",
+            "crop or flatten it",
+            ExitCode.RESOURCES,
+        )
     try:
         access = "sequential" if turn == 1 else "random"
         stored = vips.Image.new_from_file(str(path), access=access, fail_on="error")
@@ -157,6 +180,24 @@ def _pixels(vips: Any, image: Any, deep: bool | None, new: Allocate) -> NDArray[
     return rgb
 
 
+def check_huge(file_format: Format) -> None:
+    """Raises an error where a result of this format cannot be written in strips; before the work.
+
+    Raises:
+        TocsrError: The format does not hold such sides (RESOURCES); a package is missing.
+    """
+    if file_format not in _WRITTEN:
+        raise TocsrError(
+            f"format must be one of {', '.join(_WRITTEN)} where the memory does not hold the "
+            f"result, got {file_format}",
+            "choose --format png",
+            ExitCode.RESOURCES,
+        )
+    _vips()
+    if file_format == "tif":
+        require_deep("TIFF")
+
+
 def write_huge(path: Path, picture: Picture, file_format: Format, quality: int = 95) -> None:
     """Writes a picture whose pixels may lie in a file; otherwise as `image_files.write_image`.
 
@@ -164,16 +205,10 @@ def write_huge(path: Path, picture: Picture, file_format: Format, quality: int =
         TocsrError: It can be written in memory alone, or a package is missing.
         OSError: The disk refuses it.
     """
-    require(
-        file_format in _FORMATS,
-        f"format must be one of {', '.join(_FORMATS)} where the memory does not hold the result, "
-        f"got {file_format}",
-        "choose --format png",
-    )
+    check_huge(file_format)
     pixels = _gray(picture.rgb, path.parent) if picture.gray else picture.rgb
     with whole_file(path) as part:
         if file_format == "tif":
-            require_deep("TIFF")
             with part.open("wb") as file:
                 write_tiff(file, pixels, picture.exif, picture.icc, picture.dpi)
             return

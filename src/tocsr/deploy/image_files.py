@@ -151,18 +151,19 @@ def check_still(image: Image.Image, name: str) -> None:
         raise TocsrError(f"{name} must hold at least one pixel, got {image.width} x {image.height}")
 
 
-def picture_of(image: Image.Image, name: str) -> Picture:
-    """What Pillow has opened, 8 bits per channel, upright.
-
-    Raises:
-        TocsrError: Pixels of another kind than gray, RGB, CMYK or a palette.
-    """
+def check_mode(image: Image.Image, name: str) -> None:
+    """Raises a usage error unless the pixels are gray, RGB, CMYK or a palette."""
     if image.mode not in (*GRAY_MODES, *_COLOR):
         raise TocsrError(
             f"{name} must hold gray, RGB, CMYK or a palette of whole numbers up to 16 bits, "
             f"got pixels of mode {image.mode}",
             "save it as RGB",
         )
+
+
+def picture_of(image: Image.Image, name: str) -> Picture:
+    """What Pillow has opened, 8 bits per channel, upright; raises what `check_mode` does."""
+    check_mode(image, name)
     image.load()
     turn = orientation(image)  # Pillow has turned a TIFF by now, and says so
     is_gray, icc = image.mode in GRAY_MODES, image.info.get("icc_profile")

@@ -61,12 +61,14 @@ def _upscaled_pillow(image: Image.Image, upscale: Upscale) -> Image.Image:
 
 def _upscaled_tensor(image: Any, upscale: Upscale) -> Any:
     """Through 16 bits: a result is exact to 1 / 131070."""
-    if not image.is_floating_point() or image.dim() not in (3, 4) or image.shape[-3] != 3:
+    fits = image.is_floating_point() and image.dim() in (3, 4) and image.numel() > 0
+    if not fits or image.shape[-3] != 3:
         raise TocsrError(
             f"a tensor must be floating-point (3, H, W) or (B, 3, H, W) in [0, 1], got "
             f"{image.dtype} {tuple(image.shape)}"
         )
-    levels = (image.detach().double().clamp(0, 1) * 65535).round().cpu().numpy().astype(np.uint16)
+    values = image.detach().cpu().double().nan_to_num().clamp(0, 1)  # not every device has float64
+    levels = (values * 65535).round().numpy().astype(np.uint16)
     each = [upscale(one.transpose(1, 2, 0)) for one in levels.reshape(-1, *levels.shape[-3:])]
     made = np.stack(each).astype(np.float64).transpose(0, 3, 1, 2) / 65535
     return image.new_tensor(made.reshape(*levels.shape[:-2], *made.shape[-2:]))

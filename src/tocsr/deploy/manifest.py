@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from tocsr import __version__
@@ -11,7 +12,7 @@ from tocsr.deploy.graphs import ENGINES
 from tocsr.models.cost import pipeline_costs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from tocsr.models.sr import GeneratorFacts, OneStepGenerator
@@ -45,8 +46,17 @@ def manifest(
             "params": {cost.part: cost.params for cost in costs},
             "macs": {cost.part: cost.macs for cost in costs},
         },
-        "versions": {"tocsr": __version__, **{name: version(name) for name in packages}},
+        "versions": {"tocsr": __version__, **versions(packages)},
     }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed by that name; ONNX Runtime has others for GPUs."""
+    found = {}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def file_facts(folder: Path) -> dict[str, dict[str, Any]]:

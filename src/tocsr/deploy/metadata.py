@@ -75,10 +75,11 @@ def resolution(image: Image.Image) -> tuple[float, float] | None:
 
 
 def model_checksum(folder: Path) -> str:
-    """The first 12 digits of the SHA-256 of a model folder's graph, facts and weights."""
+    """The first 12 digits of the SHA-256 of a model folder's graphs, facts and weights."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".onnx", ".json", ".safetensors"):
+        is_of_it = path.suffix in (".onnx", ".xml", ".bin", ".json", ".safetensors")
+        if is_of_it and path.name != "manifest.json":  # which says how it was exported
             digest.update(path.relative_to(folder).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

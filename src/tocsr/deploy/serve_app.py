@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -21,7 +22,7 @@ from tocsr.deploy.formats import Format
 from tocsr.deploy.serve_guard import Guard
 from tocsr.deploy.serve_photo import AFTER, BEFORE, RequestError
 from tocsr.deploy.serve_request import read_options, received
-from tocsr.errors import ExitCode, TocsrError
+from tocsr.errors import ExitCode, TocsrError, why_unwritten
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -86,7 +87,11 @@ class Api:
                 self.jobs.cancel(job)
         if job.error is not None:
             raise job.error
-        return self._result(job)
+
+        async def forget() -> None:  # nobody knows its id
+            self.jobs.cancel(job)
+
+        return self._result(job, BackgroundTask(forget))
 
     async def show(self, request: Request) -> Response:
         """Where a photo stands."""
@@ -116,17 +121,21 @@ class Api:
     async def _take(self, request: Request) -> WebJob:
         """Reads a photo into the queue."""
         with self.jobs.place() as folder:
-            photo = await received(request, folder, self.limits)
+            try:
+                photo = await received(request, folder, self.limits)
+            except OSError as error:
+                reason = why_unwritten("the photo", error, "results")
+                raise TocsrError(reason, code=ExitCode.RESOURCES) from error
             config = read_options(request.query_params.multi_items(), photo, self.limits.model)
             job = await run_in_threadpool(self.jobs.checked, config)
             self.jobs.add(job)
         return job
 
-    def _result(self, job: WebJob) -> Response:
+    def _result(self, job: WebJob, after: BackgroundTask | None = None) -> Response:
         path = job.files.target
         if job.state != "done" or not path.is_file():
             raise RequestError(409, f"a result is there once the job is done, it is {job.state}")
-        return FileResponse(path, filename=path.name, headers=_PRIVATE)
+        return FileResponse(path, filename=path.name, headers=_PRIVATE, background=after)
 
     def _told(self, job: WebJob) -> dict[str, Any]:
         """A job as JSON."""

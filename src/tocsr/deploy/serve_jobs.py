@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from tocsr.deploy.metadata import model_checksum
 from tocsr.deploy.resizing import pass_sizes, result_size
 from tocsr.deploy.serve_photo import RequestError, check_photo, write_previews
 from tocsr.deploy.upscale import made_with, upscale_file
 from tocsr.deploy.upscale_jobs import Job, plan
+from tocsr.deploy.upscaler import SHIPPED_MODEL
 from tocsr.errors import ExitCode, TocsrError, why_unwritten
 
 if TYPE_CHECKING:
@@ -119,6 +121,7 @@ class WebJobs:
         count: Callable[[int, int], None],
     ) -> None:
         self.upscaler, self.limits, self.folder = upscaler, limits, folder
+        self.model = model_checksum(limits.model or SHIPPED_MODEL)
         self._count = count
         self._jobs: dict[str, WebJob] = {}
         self._pool = ThreadPoolExecutor(limits.num_workers, "upscale")
@@ -221,13 +224,13 @@ class WebJobs:
         ended = sorted((j for j in self._jobs.values() if j.ended), key=lambda j: j.ended)
         sizes = {job.id: _folder_bytes(job.folder) for job in ended}
         total, left = sum(sizes.values()), len(ended)
+        latest = next((job for job in reversed(ended) if job.state == "done"), None)
         for job in ended:
             too_old = time.monotonic() - job.ended > self.limits.keep_seconds
-            too_much = total > self.limits.keep_mb * 10**6 or left > _MAX_REMEMBERED
-            if not (too_old or (too_much and left > 1)):
-                break
-            self._forget(job)
-            total, left = total - sizes[job.id], left - 1
+            too_large = total > self.limits.keep_mb * 10**6 and job is not latest and sizes[job.id]
+            if too_old or too_large or left > _MAX_REMEMBERED:
+                self._forget(job)
+                total, left = total - sizes[job.id], left - 1
 
     def close(self) -> None:
         """Stops everything, after the tiles that are computed now, and removes all files."""
@@ -241,7 +244,7 @@ class WebJobs:
         return [job for job in self._jobs.values() if job.state == state]
 
     def _forget(self, job: WebJob) -> None:
-        del self._jobs[job.id]
+        self._jobs.pop(job.id, None)
         shutil.rmtree(job.folder, ignore_errors=True)
 
     def _run(self, job: WebJob) -> None:
@@ -262,13 +265,16 @@ class WebJobs:
 
         check()
         try:
-            made = made_with(job.config, self.upscaler)
+            made = made_with(job.config, self.upscaler, self.model)
             upscale_file(self.upscaler, job.files, job.config, made, tile_done)
             check()
-            write_previews(job.files, job.result_size, job.is_shown)
         except OSError as error:
             reason = why_unwritten(job.files.target.name, error, "results")
             raise TocsrError(reason, code=ExitCode.RESOURCES) from error
+        try:
+            write_previews(job.files, job.result_size, job.is_shown)
+        except (TocsrError, OSError, MemoryError):  # the result is there all the same
+            _log.warning("no preview of %s", job.files.target.name, exc_info=True)
         job.files.source.unlink()
 
     def _end(self, job: WebJob) -> None:

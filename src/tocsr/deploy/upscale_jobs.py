@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tocsr.config import require
+from tocsr.deploy.deep_files import require_deep
 from tocsr.deploy.formats import FORMAT_OF_SUFFIX, Format, require_writable
 from tocsr.deploy.image_files import list_images
 
@@ -55,6 +56,8 @@ def plan(config: UpscaleConfig, upscale: int) -> list[Job]:
     _check_targets(jobs)
     for file_format in {job.file_format for job in jobs}:
         require_writable(file_format)
+    if config.depth == "16":
+        require_deep("a result")
     return jobs
 
 

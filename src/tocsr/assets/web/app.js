@@ -86,15 +86,16 @@ function step() {
 }
 
 async function start(file) {
-  const own = ++turn;
-  remove();
-  say("");
+  if (!file) return;
   if (info && file.size > info.limits.max_upload_bytes) {
     const most = megabytes(info.limits.max_upload_bytes);
     say(`A photo must have at most ${most}, this one has ${megabytes(file.size)}.`);
     return;
   }
   if (!at("options").reportValidity()) return;
+  const own = ++turn;
+  remove();
+  say("");
   if (photoUrl) URL.revokeObjectURL(photoUrl);
   [photo, photoUrl] = [file, URL.createObjectURL(file)];
   at("result").hidden = true;
