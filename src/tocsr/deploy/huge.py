@@ -242,7 +242,7 @@ def _write_pixels(path: Path, pixels: NDArray[Any], file_format: Format, quality
     image = image.copy(interpretation=space)
     try:
         if file_format == "png":
-            image.pngsave(str(path), keep="none")
+            image.pngsave(str(path), keep="none", filter="all")
         else:
             image.jpegsave(str(path), keep="none", Q=quality, subsample_mode="off")
     except vips.Error as error:  # libvips says that the disk is full in words alone
