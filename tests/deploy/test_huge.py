@@ -143,6 +143,14 @@ def test_a_format_without_such_sides_is_refused_before_the_work(tmp_path, toy_mo
     assert "format must be one of png, jpg, tif where the memory" in said
 
 
+def test_a_header_that_says_too_many_pixels_is_a_bomb(tmp_path, monkeypatch):
+    photo = tmp_path / "photo.png"
+    Image.fromarray(levels((20, 30, 3), np.uint8)).save(photo)
+    assert huge.header(photo).in_strips
+    monkeypatch.setattr(huge, "MAX_PIXELS", 599)
+    assert not huge.header(photo).in_strips
+
+
 def test_a_photo_that_libvips_may_not_read_goes_through_memory(tmp_path):
     photo = tmp_path / "photo.bmp"
     Image.fromarray(levels((20, 30, 3), np.uint8)).save(photo)

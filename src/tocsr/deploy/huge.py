@@ -49,6 +49,7 @@ Allocate = Callable[[tuple[int, ...], Any], NDArray[Any]]
 
 _LIMIT = threading.Lock()  # what Pillow opens is one setting for all threads
 STRIP = 256  # rows read at a time
+MAX_PIXELS = 4 * 10**8  # more than any camera's; a header that says more is taken for a bomb
 _READ = ("PNG", "JPEG", "TIFF", "WEBP")
 _WRITTEN = ("png", "jpg", "tif")  # the others hold no such sides
 
@@ -106,7 +107,7 @@ class Header(NamedTuple):
         height: Of the upright photo.
         width: Likewise.
         deep: Whether it has 16 bits per channel.
-        in_strips: Whether it is of a format that libvips reads wherever it is.
+        in_strips: Whether it is of a format that libvips reads wherever it is, and no bomb.
     """
 
     height: int
@@ -123,7 +124,8 @@ def header(path: Path) -> Header | None:
             with Image.open(path, formats=readable(first)) as image:
                 size = (image.height, image.width)
                 height, width = size[::-1] if orientation(image) > 4 else size
-                return Header(height, width, is_deep(image, first), image.format in _READ)
+                in_strips = image.format in _READ and height * width <= MAX_PIXELS
+                return Header(height, width, is_deep(image, first), in_strips)
     except (*DAMAGED, TocsrError):
         return None
 
