@@ -52,7 +52,7 @@ bench-quality: $(VENV)/.dev ## docs/results/quality.md
 	$(BIN)/python benchmarks/quality.py --realsr $(EVAL)/realsr --kodak $(EVAL)/kodak24 \
 		--photos $(EVAL)/photos512 --metric_weights $(WEIGHTS)
 
-bench-speed: $(VENV)/.dev ## docs/results/speed.md, on a machine that does nothing else
+bench-speed: $(VENV)/.dev ## seconds and memory of every engine and of peers; wants an idle machine
 	$(BIN)/python benchmarks/speed.py
 
 clean:
