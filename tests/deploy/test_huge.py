@@ -143,6 +143,15 @@ def test_a_format_without_such_sides_is_refused_before_the_work(tmp_path, toy_mo
     assert "format must be one of png, jpg, tif where the memory" in said
 
 
+@pytest.mark.parametrize("suffix", ["tif", "jpg", "png"])
+def test_the_header_has_the_size_of_the_upright_photo(tmp_path, suffix):
+    photo, exif = tmp_path / f"photo.{suffix}", Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(levels((20, 30, 3), np.uint8)).save(photo, exif=exif)
+    assert huge.header(photo)[:2] == read_image(photo).rgb.shape[:2] == (30, 20)
+    assert huge.read_huge(photo, False, np.empty).rgb.shape[:2] == (30, 20)
+
+
 def test_a_header_that_says_too_many_pixels_is_a_bomb(tmp_path, monkeypatch):
     photo = tmp_path / "photo.png"
     Image.fromarray(levels((20, 30, 3), np.uint8)).save(photo)

@@ -33,7 +33,7 @@ from tocsr.deploy.deep_files import (
 )
 from tocsr.deploy.formats import readable
 from tocsr.deploy.image_files import GRAY_MODES, Picture, check_mode, check_still, encode_image
-from tocsr.deploy.metadata import DAMAGED, orientation, resolution, upright_exif
+from tocsr.deploy.metadata import DAMAGED, orientation, resolution, upright_exif, upright_size
 from tocsr.deploy.pixels import fitting_profile, luma, to_8_bits, to_16_bits
 from tocsr.errors import ExitCode, TocsrError, one_line
 from tocsr.files import whole_file
@@ -122,8 +122,7 @@ def header(path: Path) -> Header | None:
         with _any_size(), warnings.catch_warnings(action="ignore"), path.open("rb") as file:
             first = file.read(25)
             with Image.open(path, formats=readable(first)) as image:
-                size = (image.height, image.width)
-                height, width = size[::-1] if orientation(image) > 4 else size
+                height, width = upright_size(image)
                 in_strips = image.format in _READ and height * width <= MAX_PIXELS
                 return Header(height, width, is_deep(image, first), in_strips)
     except (*DAMAGED, TocsrError):

@@ -48,6 +48,13 @@ def orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(H, W) of an opened file once it is turned as it says."""
+    # Pillow has turned a TIFF's size, and not the others'
+    turned = image.format != "TIFF" and orientation(image) > 4
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
 def upright_exif(image: Image.Image) -> bytes | None:
     """The EXIF block with orientation 1 and without the tags that say the old size and layout."""
     try:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tocsr.deploy.formats import readable
 from tocsr.deploy.image_files import read_image, write_image
-from tocsr.deploy.metadata import DAMAGED, orientation
+from tocsr.deploy.metadata import DAMAGED, upright_size
 from tocsr.deploy.resizing import resized
 from tocsr.errors import TocsrError
 
@@ -54,9 +54,7 @@ def check_photo(path: Path, max_pixels: int) -> tuple[bool, Size]:
             header = file.read(25)
             file.seek(0)
             with Image.open(file, formats=readable(header)) as image:
-                width, height = image.size
-                # Pillow has turned a TIFF's size, and not the others'
-                turned = image.format != "TIFF" and orientation(image) >= 5
+                height, width = upright_size(image)
                 shown = image.format in _SHOWN
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RequestError(
@@ -72,7 +70,7 @@ def check_photo(path: Path, max_pixels: int) -> tuple[bool, Size]:
             f"a photo must have at most {max_pixels} pixels, this one has {width} x {height}",
             "crop or shrink it",
         )
-    return shown, (width, height) if turned else (height, width)
+    return shown, (height, width)
 
 
 def write_previews(files: Job, result_size: Size, photo_is_shown: bool) -> None:

@@ -18,6 +18,21 @@ _GROUPS = 8  # of the normalisation
 Sees = Literal["latents", "pixels"]
 
 
+def _layers(channels: int, width: int) -> nn.Sequential:
+    """Four convolutions: (B, channels, h, w) -> (B, 1, ceil(h/2), ceil(w/2))."""
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, padding=1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+        nn.GroupNorm(_GROUPS, 2 * width),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+        nn.GroupNorm(_GROUPS, 2 * width),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(2 * width, 1, 3, padding=1, bias=False),
+    )
+
+
 class LatentDiscriminator(AlignedModel, ConfigMixin):
     """How much a latent looks like a photo's, given the low-resolution image, patch by patch.
 
@@ -40,17 +55,7 @@ class LatentDiscriminator(AlignedModel, ConfigMixin):
     def __init__(self, latent_channels: int, width: int = 64) -> None:
         super().__init__()
         self.gradient_checkpointing = False  # diffusers asks; there is little to compute again
-        self.layers = nn.Sequential(
-            nn.Conv2d(2 * latent_channels, width, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            nn.GroupNorm(_GROUPS, 2 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
-            nn.GroupNorm(_GROUPS, 2 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 1, 3, padding=1, bias=False),
-        )
+        self.layers = _layers(2 * latent_channels, width)
 
     def forward(self, latent: Tensor, lr_latent: Tensor) -> Tensor:
         return self.layers(torch.cat([latent, lr_latent], dim=1)).float()
@@ -76,17 +81,7 @@ class PixelDiscriminator(AlignedModel, ConfigMixin):
     def __init__(self, width: int = 64) -> None:
         super().__init__()
         self.gradient_checkpointing = False  # as in the one of latents
-        self.layers = nn.Sequential(
-            nn.Conv2d(12, width, 3, padding=1),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
-            nn.GroupNorm(_GROUPS, 2 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
-            nn.GroupNorm(_GROUPS, 2 * width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(2 * width, 1, 3, padding=1, bias=False),
-        )
+        self.layers = _layers(12, width)
 
     def forward(self, image: Tensor) -> Tensor:
         return self.layers(F.pixel_unshuffle(image, 2)).float()

@@ -40,14 +40,12 @@ def load_fid(paths: Sequence[Path]) -> Callable[[Subject], Tensor]:
     Raises:
         TocsrError: The file does not hold the weights (MODEL).
     """
-    network = load_inception(paths[0])
 
-    @torch.inference_mode()
-    def features(image: Subject) -> Tensor:
+    def prepared(image: Subject) -> Tensor:
         pixels = to_tensor(image.rgb)[None]
-        return _features(network, F.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear"))
+        return F.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear")
 
-    return features
+    return _features_of(paths[0], prepared)
 
 
 def load_clean_fid(paths: Sequence[Path]) -> Callable[[Subject], Tensor]:
@@ -62,14 +60,12 @@ def load_clean_fid(paths: Sequence[Path]) -> Callable[[Subject], Tensor]:
     Raises:
         TocsrError: The file does not hold the weights (MODEL).
     """
-    network = load_inception(paths[0])
 
-    @torch.inference_mode()
-    def features(image: Subject) -> Tensor:
+    def prepared(image: Subject) -> Tensor:
         pixels = torch.from_numpy(clean_resized(image.rgb)).permute(2, 0, 1)[None]
-        return _features(network, (pixels - 128) / 128)
+        return (pixels - 128) / 128
 
-    return features
+    return _features_of(paths[0], prepared)
 
 
 def clean_resized(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -83,10 +79,20 @@ def clean_resized(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.stack([np.asarray(channel) for channel in channels], axis=2).clip(0, 255)
 
 
-def _features(network: torch.nn.Module, pixels: Tensor) -> Tensor:
-    # channels innermost, in which the convolutions take a quarter less time
-    found: Tensor = network(pixels.contiguous(memory_format=torch.channels_last))
-    return found[0]
+def _features_of(
+    weights: Path, prepared: Callable[[Subject], Tensor]
+) -> Callable[[Subject], Tensor]:
+    """The network's features (2048,) of an image that is `prepared` (1, 3, 299, 299) for it."""
+    network = load_inception(weights)
+
+    @torch.inference_mode()
+    def features(image: Subject) -> Tensor:
+        # channels innermost, in which the convolutions take a quarter less time
+        pixels = prepared(image).contiguous(memory_format=torch.channels_last)
+        found: Tensor = network(pixels)
+        return found[0]
+
+    return features
 
 
 class SetFigures:
