@@ -64,6 +64,25 @@ def test_the_clean_student_starts_from_the_condition(unet):
     assert torch.equal(one_step(student, SCHEDULE, NOISE, LR), LR)
 
 
+def test_with_zeros_at_both_ends_no_gradient_comes_from_the_condition(unet):
+    """And with the backbone's weights copied one does, which is why they are."""
+
+    def gradient(start):
+        backbone = base_unet(str(MICRO), latent_channels=16)
+        student = with_prediction(with_condition(backbone, start), "clean").requires_grad_(True)
+        optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
+        images = [torch.full_like(LR, level) for level in (-1.0, 1.0)]
+        before = student.conv_out.weight.clone()
+        for lr in images:  # the same change is asked for of each, whatever it shows
+            loss = (one_step(student, SCHEDULE, NOISE, lr) - 2 * lr).square().mean()
+            loss.backward()
+        optimizer.step()
+        return (student.conv_out.weight - before).norm()
+
+    assert gradient("zero") < 1e-6
+    assert gradient("copied") > 1e-3
+
+
 def test_the_student_of_the_paper_is_one_ddim_step(unet):
     sampled = ddim_sample(lambda z, t: unet(torch.cat([z, LR], 1), t), SCHEDULE, NOISE, 1)
     assert torch.equal(one_step(unet, SCHEDULE, NOISE, LR), sampled)

@@ -1,6 +1,7 @@
 """Distillation: where its targets come from, what the student starts as, its loss."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tocsr.data.images import Batch, PhotoCrops, Place, batches
 from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample
 from tocsr.errors import TocsrError
 from tocsr.files import read_json, read_json_lines, write_json
-from tocsr.models.folders import base_unet, base_vae
+from tocsr.models.folders import base_unet, base_vae, load_unet, load_vae
 from tocsr.models.sr import one_step, with_condition, with_prediction
 from tocsr.models.vae import pixels_to_latents
 from tocsr.runs import Run, silent
@@ -118,6 +119,25 @@ def test_the_clean_student_that_adds_nothing_is_as_far_as_the_condition(tmp_path
     torch.testing.assert_close(loss, (lr - targets).square().mean())
 
 
+def test_the_student_hears_as_much_of_the_noise_as_it_is_told_to(tmp_path, sr_unet):
+    weight = sr_unet.conv_in.weight.clone()
+    student = distill.starting_student(
+        micro_config("distill", tmp_path, "--noise_share=0.25"), sr_unet
+    )
+    assert torch.equal(student.conv_in.weight[:, :16], 0.25 * weight[:, :16])
+    assert torch.equal(student.conv_in.weight[:, 16:], weight[:, 16:])
+
+
+def test_the_papers_loss_has_a_weight_as_well(tmp_path, vae, sr_unet):
+    config = micro_config("distill", tmp_path)
+    whole, half = (
+        loss_of(dataclasses.replace(config, distill_weight=weight), sr_unet, vae)
+        for weight in (1.0, 0.5)
+    )
+    expected = whole["loss"] - 0.5 * whole["distill"]
+    torch.testing.assert_close(half["loss"], expected)
+
+
 def test_without_extra_losses_the_loss_is_equation_23_alone(tmp_path, vae, sr_unet):
     config = dataclasses.replace(micro_config("distill", tmp_path), pixel_weight=0.0)
     lr = lr_latents(vae, BATCH, config.task, config.seed)
@@ -132,6 +152,8 @@ def test_without_extra_losses_the_loss_is_equation_23_alone(tmp_path, vae, sr_un
     [
         ("--num_targets=6", "num_targets must be a multiple of optim.batch_size, got 6 and 4"),
         ("--num_denoise_steps=0", "num_denoise_steps must be at least 1, got 0"),
+        ("--distill_weight=-1", "distill_weight must be at least 0, got -1"),
+        ("--noise_share=-1", "noise_share must be at least 0, got -1"),
         ("--latent_weight=-1", "latent_weight must be at least 0, got -1"),
         ("--perceptual_crop=24", "from 32 to data.crop, got 24 and 64"),
         ("--perceptual_crop=36", "a multiple of 8 from 32 to data.crop, got 36 and 64"),
@@ -141,6 +163,11 @@ def test_without_extra_losses_the_loss_is_equation_23_alone(tmp_path, vae, sr_un
 def test_settings_that_cannot_be_are_refused(tmp_path, option, message):
     with pytest.raises(TocsrError, match=message):
         micro_config("distill", tmp_path, option)
+
+
+def test_a_decoder_cannot_be_trained_by_losses_that_see_latents_alone(tmp_path):
+    with pytest.raises(TocsrError, match="decoder must be frozen where no loss sees pixels"):
+        micro_config("distill", tmp_path, "--decoder=trained", "--pixel_weight=0")
 
 
 def test_on_the_fly_no_number_of_kept_targets_need_fit(tmp_path):
@@ -154,7 +181,21 @@ def test_weights_that_are_missing_are_named_before_the_teacher_samples(runs):
     assert not (runs / "distill" / "targets").exists()
 
 
-EVERY_TERM = ("pixel", "perceptual", "latent", "adversarial")
+def test_a_trained_decoder_leaves_the_encoder_as_it_was(runs):
+    def vae_of(*options):
+        shutil.rmtree(runs / "distill", ignore_errors=True)
+        distill.run(micro_config("distill", runs, *options))
+        return load_vae(runs / "distill" / "model" / "vae").state_dict()
+
+    before = load_vae(runs / "expand-unet" / "vae").state_dict()
+    frozen, trained = vae_of(), vae_of("--decoder=trained")
+    assert [name for name in before if not torch.equal(frozen[name], before[name])] == []
+    changed = {name for name in before if not torch.equal(trained[name], before[name])}
+    assert changed
+    assert {name.split(".")[0] for name in changed} <= {"conv_in", "decoder", "post_quant_conv"}
+
+
+EVERY_TERM = ("pixel", "perceptual", "latent", "grid", "adversarial")
 
 
 def test_every_term_has_its_curve_and_none_is_in_the_model(runs):
@@ -174,11 +215,11 @@ class StoppedError(Exception):
     pass
 
 
-def stopped_at(step):
-    """A report that ends a training in the step, before its checkpoint."""
+def stopped_at(step, of=4):
+    """A report that ends a training of so many steps in the step, before its checkpoint."""
 
     def report(label, done, total, figures):
-        if label == "distill" and done == step:
+        if label == "distill" and (done, total) == (step, of):
             raise StoppedError
 
     return report
@@ -217,3 +258,33 @@ def test_photo_latents_are_those_of_the_frozen_encoder(tmp_path, vae, sr_unet):
     expected = (predicted - pixels_to_latents(vae, BATCH.images)).square().mean()
     torch.testing.assert_close(terms["latent"], expected)
     torch.testing.assert_close(terms["loss"], terms["distill"] + 2 * expected)
+
+
+SHARPEN = ("--sharpen=true", "--sharpen_optim.num_steps=2", "--sharpen_optim.batch_size=4")
+SHARP = ("--perceptual_weight=0.1", "--grid_weight=1", "--adversarial_weight=0.1")
+
+
+def test_sharpening_is_a_second_training_with_the_losses_that_waited(runs):
+    distill.run(micro_config("distill", runs, *SHARPEN, *SHARP))
+    folder = runs / "distill"
+    first, second = (read_json_lines(path / "metrics.jsonl") for path in (folder / "faithful", folder))
+    assert len(first) == 4
+    assert not {"perceptual", "grid", "adversarial", "discriminator"} & first[-1].keys()
+    assert {"pixel", "perceptual", "grid", "adversarial", "discriminator"} <= second[-1].keys()
+    before, after = (load_unet(path / "model" / "unet") for path in (folder / "faithful", folder))
+    assert not torch.equal(before.conv_out.weight, after.conv_out.weight)
+
+
+def test_a_killed_sharpening_does_not_begin_again_with_the_first_training(runs):
+    with pytest.raises(StoppedError):
+        distill.run(micro_config("distill", runs, *SHARPEN, *SHARP), stopped_at(2, of=2))
+    faithful = runs / "distill" / "faithful"
+    written = (faithful / "result.json").stat().st_mtime_ns
+    distill.run(micro_config("distill", runs, *SHARPEN, *SHARP))
+    assert (faithful / "result.json").stat().st_mtime_ns == written
+    assert (runs / "distill" / "model" / "upscaler.json").exists()
+
+
+def test_both_trainings_take_whole_batches_of_the_kept_targets(tmp_path):
+    with pytest.raises(TocsrError, match=r"multiple of optim\.batch_size, got 8 and 3"):
+        micro_config("distill", tmp_path, *SHARPEN, "--sharpen_optim.batch_size=3")

@@ -14,14 +14,14 @@ from tocsr.models.folders import base_vae
 from tocsr.models.perceptual import ShiftTolerantLPIPS
 from tocsr.models.vae import latents_to_pixels, pixels_to_latents
 from tocsr.train.adversary import adversarial_terms
-from tocsr.train.one_step_losses import Extras, extra_terms, sub_crops, weighted
+from tocsr.train.one_step_losses import Extras, extra_terms, grid_error, sub_crops, weighted
 
 NUMBERS = torch.Generator().manual_seed(0)
 IMAGES = torch.rand(2, 3, 64, 64, generator=NUMBERS) * 2 - 1
 BATCH = Batch(IMAGES, [4, 7], [Place("a", 0, 0, False), Place("b", 0, 0, False)])
 STUDENT, LR = (torch.randn(2, 16, 8, 8, generator=NUMBERS) for _ in range(2))
 OFF = dict.fromkeys(
-    ("pixel_weight", "perceptual_weight", "latent_weight", "adversarial_weight"), 0.0
+    ("pixel_weight", "perceptual_weight", "latent_weight", "grid_weight", "adversarial_weight"), 0.0
 )
 
 
@@ -44,6 +44,15 @@ def settings(tmp_path):
 def terms_of(config, vae, student=STUDENT, extras=None):
     extras = extras or Extras.start(config, vae)
     return extra_terms(config, extras, vae, student, LR, BATCH)
+
+
+def test_only_what_repeats_with_the_cells_is_a_grid():
+    grid = 0.1 * torch.randn(1, 3, 8, 8, generator=NUMBERS).repeat(2, 1, 8, 8)
+    expected = (grid - grid.mean(dim=(2, 3), keepdim=True)).square().mean()
+    torch.testing.assert_close(grid_error(IMAGES + grid, IMAGES), expected)
+    ramp = torch.linspace(-1, 1, 8).repeat_interleave(8).expand(2, 3, 64, 64)
+    for harmless in (torch.full_like(IMAGES, 0.3), ramp):  # a shift, and what differs by cell alone
+        assert grid_error(IMAGES + harmless, IMAGES) < 1e-12
 
 
 def test_a_term_that_is_off_is_not_computed(settings, vae):

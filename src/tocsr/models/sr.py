@@ -6,7 +6,7 @@ Legend: B batch, H W pixels of the result, Z latent channels, h = H / 8, w = W /
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -39,17 +39,31 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+ConditionStart = Literal["zero", "copied"]
+_NOISY_SHARE = 0.1  # of the backbone's weights for z_t that `copied` leaves it
+
 
 @torch.no_grad()
-def with_condition(unet: CompactUNet) -> CompactUNet:
-    """The U-Net that takes z_LR beside z_t; its new input weights are zero (Eq. 20).
+def with_condition(unet: CompactUNet, start: ConditionStart = "zero") -> CompactUNet:
+    """The U-Net that takes z_LR beside z_t (Eq. 20).
 
-    So at its first step it predicts what the backbone predicts, whatever z_LR is.
+    Args:
+        unet: The backbone.
+        start: Of the new input weights. `zero`: at its first step the network predicts what the
+            backbone predicts, whatever z_LR is. `copied`, for one whose head starts anew
+            (`with_prediction`): z_LR goes in by the backbone's weights for z_t, and z_t by a tenth
+            of them. With zeros at both ends there is no way from z_LR to the result that a gradient
+            could follow; at the last timesteps, where z_t is noise, training then stands still.
     """
     conditioned_unet = rebuilt(unet, condition_channels=unet.latent_channels)
     first = _first_conv(conditioned_unet.conv_in)
     first.weight.zero_()
-    first.weight[:, : unet.latent_channels] = _first_conv(unet.conv_in).weight
+    own = _first_conv(unet.conv_in).weight
+    noisy, condition = first.weight.split(unet.latent_channels, dim=1)
+    noisy.copy_(own)
+    if start == "copied":
+        condition.copy_(own)
+        scale_noise_input_(conditioned_unet, _NOISY_SHARE)
     if first.bias is not None:
         first.bias.copy_(_first_conv(unet.conv_in).get_parameter("bias"))
     return conditioned_unet
@@ -67,6 +81,12 @@ def with_prediction(unet: CompactUNet, prediction: Prediction) -> CompactUNet:
     changed = rebuilt(unet, prediction=prediction)
     zero_last_(changed.conv_out)
     return changed
+
+
+def scale_noise_input_(unet: CompactUNet, share: float) -> None:
+    """Multiplies the input weights for z_t of a conditioned U-Net by `share`."""
+    with torch.no_grad():
+        _first_conv(unet.conv_in).weight[:, : unet.latent_channels] *= share
 
 
 def _first_conv(module: nn.Module) -> nn.Conv2d:

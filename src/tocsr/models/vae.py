@@ -134,6 +134,12 @@ def decode(vae: Autoencoder, z: Tensor) -> Tensor:
     return decoded if isinstance(decoded, Tensor) else decoded.sample
 
 
+def decoder_parts(vae: Autoencoder) -> list[nn.Module]:
+    """The modules that `decode` runs through and `encode` does not."""
+    names = ("post_quant_conv", "conv_in", "decoder")
+    return [part for name, part in vae.named_children() if name in names]
+
+
 def reconstruct(vae: Autoencoder, x: Tensor) -> tuple[Tensor, Tensor]:
     """The latent and the image it decodes to: z_T = E_T(x), x_T = D_T(z_T) (Eq. 2)."""
     latent = encode(vae, x)

@@ -45,6 +45,8 @@ def _trained(config: Any, training: str, networks: Mapping[str, Any]) -> list[st
     if training != "optim":  # pretrain: one training per network
         return [training]
     frozen = ["vae_teacher"] if config.verb in ("expand-vae", "expand-unet") else _FROZEN
+    if config.verb == "distill" and config.decoder == "trained":
+        frozen = [name for name in frozen if name != "vae"]  # its encoder, which is not, counts too
     return [name for name in networks if name not in frozen]
 
 

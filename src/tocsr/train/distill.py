@@ -13,9 +13,15 @@ from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.reach import measured_halo
-from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step, with_prediction
+from tocsr.models.sr import (
+    GeneratorFacts,
+    OneStepGenerator,
+    one_step,
+    scale_noise_input_,
+    with_prediction,
+)
 from tocsr.models.surrogates import is_local
-from tocsr.models.vae import LATENT_STRIDE
+from tocsr.models.vae import LATENT_STRIDE, decoder_parts
 from tocsr.runs import phase, require_result
 from tocsr.train.conditions import lr_latents
 from tocsr.train.loop import fit
@@ -56,7 +62,7 @@ def student_loss(
     distill = distillation_loss(predicted, targets(batch, lr_latent, noise))
     extra = extra_terms(config, extras, vae, predicted, lr_latent, batch)
     if not extra:
-        return {"loss": distill}
+        return {"loss": config.distill_weight * distill}
     terms = {"distill": distill, **extra}
     return {"loss": weighted(config, terms), **terms}
 
@@ -69,7 +75,15 @@ def starting_student(config: DistillConfig, sr_teacher: CompactUNet) -> CompactU
     student = sr_teacher if config.targets == "cached" else copy.deepcopy(sr_teacher)
     if config.prediction != "teacher":
         student = with_prediction(student, config.prediction).to(sr_teacher.device)
+    scale_noise_input_(student, config.noise_share)
     return student.requires_grad_(True)
+
+
+def with_trained_decoder(vae: Autoencoder) -> Autoencoder:
+    """The autoencoder with a decoder that is trained; z_LR and the photos' latents stay the same."""
+    for part in decoder_parts(vae):
+        part.requires_grad_(True)
+    return vae
 
 
 def finished_generator(
@@ -93,9 +107,39 @@ def finished_generator(
     return generator
 
 
+def trained_student(
+    config: DistillConfig,
+    run: Run,
+    networks: tuple[Autoencoder, CompactUNet],
+    targets: Targets,
+    extras: Extras,
+    report: Report,
+) -> dict[str, float]:
+    """Trains a student, and its decoder where that is asked for, in place; the last figures."""
+    vae, student = networks
+    trained_vae = with_trained_decoder(vae) if config.decoder == "trained" else None
+    trained = {"unet": student, "vae": trained_vae, "discriminator": extras.discriminator}
+    schedule = NoiseSchedule()
+    return fit(
+        run,
+        config.verb,
+        {name: network for name, network in trained.items() if network},
+        lambda batch: student_loss(config, student, vae, schedule, targets, batch, extras),
+        data=config.data,
+        optim=config.optim,
+        seed=config.seed,
+        device=student.device,
+        report=report,
+        num_distinct=config.num_targets if config.targets == "cached" else 0,
+    )
+
+
 @phase
 def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
-    """Samples the teacher, trains the student; writes the finished model to `model/`."""
+    """Samples the teacher, trains the student; writes the finished model to `model/`.
+
+    Where the student is sharpened, `faithful/model/` is the one before that.
+    """
     require_result(config, "train-sr")
     device = pick_device(config.device, config.num_threads)
     vae = load_vae(config.runs / "expand-unet" / "vae").to(device).requires_grad_(False)
@@ -103,19 +147,17 @@ def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
     sr_teacher = load_unet(config.runs / "train-sr" / "unet").to(device).requires_grad_(False)
     targets = teacher_targets(config, sr_teacher, vae, run, device, report)
     student = starting_student(config, sr_teacher)
-    networks = {"unet": student, "discriminator": extras.discriminator}
-    schedule = NoiseSchedule()
-    figures = fit(
-        run,
-        config.verb,
-        {name: network for name, network in networks.items() if network},
-        lambda batch: student_loss(config, student, vae, schedule, targets, batch, extras),
-        data=config.data,
-        optim=config.optim,
-        seed=config.seed,
-        device=device,
-        report=report,
-        num_distinct=config.num_targets if config.targets == "cached" else 0,
-    )
+    if config.sharpen:
+        first = run.sub("faithful")
+        if not first.result():
+            figures = trained_student(
+                config.faithful, first, (vae, student), targets, Extras(), report
+            )
+            first.save(finished_generator(config, vae, student), "model")
+            first.finish(figures)
+        vae = load_vae(first.folder / "model" / "vae").to(device).requires_grad_(False)
+        student = load_unet(first.folder / "model" / "unet").to(device)
+        config = replace(config, optim=config.sharpen_optim)
+    figures = trained_student(config, run, (vae, student), targets, extras, report)
     run.save(finished_generator(config, vae, student), "model")
     return figures

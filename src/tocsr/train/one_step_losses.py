@@ -1,6 +1,7 @@
 """What may stand beside Eq. 23 in the one-step student's loss. Not in the paper.
 
-    loss = distill + pixel_weight pixel + perceptual_weight perceptual + latent_weight latent
+    loss = distill_weight distill + pixel_weight pixel + perceptual_weight perceptual
+         + latent_weight latent + grid_weight grid
          + adversarial_weight (adversarial + discriminator)
 
 A term whose weight is 0 is not computed. The discriminator's own term has the weight of the game:
@@ -23,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from tocsr.models.discriminator import LatentDiscriminator, PixelDiscriminator, discriminator
 from tocsr.models.perceptual import EncoderDistance, ShiftTolerantLPIPS
-from tocsr.models.vae import latents_to_pixels, pixels_to_latents
+from tocsr.models.vae import LATENT_STRIDE, latents_to_pixels, pixels_to_latents
 from tocsr.seeding import derive_seed, numpy_rng
 from tocsr.train.adversary import adversarial_terms
 
@@ -70,15 +71,33 @@ class Extras:
         return cls(perceptual, judge)
 
 
-def sub_crops(images: Tensor, side: int, seed: int, indices: list[int]) -> Tensor:
-    """A square of each image, where (seed, index) says: (B, 3, H, W) -> (B, 3, side, side)."""
+def sub_crops(
+    images: Tensor, side: int, seed: int, indices: list[int], name: str = "perceptual crop"
+) -> Tensor:
+    """A square of each image, where (seed, name, index) says: (B, 3, H, W) -> (B, 3, side, side)."""
     height, width = images.shape[-2:]
     crops = []
     for image, index in zip(images, indices, strict=True):
-        rng = numpy_rng(seed, "perceptual crop", index)
+        rng = numpy_rng(seed, name, index)
         top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
         crops.append(image[:, top : top + side, left : left + side])
     return torch.stack(crops)
+
+
+def grid_error(restored: Tensor, photo: Tensor) -> Tensor:
+    """How much of a grid the autoencoder's strides leave: 0 where the error has none, a scalar.
+
+    grid = mean_bcpq( (e_pq - mean_pq e_pq)^2 ), e_pq the mean of an image's error over the pixels
+    at row p and column q of all its cells of 8 x 8, which is what one pixel of the latent covers. A
+    photo has nothing to do with these cells; to a perceptual loss a net of dots looks like detail.
+
+    Args:
+        restored: (B, 3, H, W), H and W multiples of 8.
+        photo: Likewise.
+    """
+    cells = (restored - photo).unflatten(3, (-1, LATENT_STRIDE)).unflatten(2, (-1, LATENT_STRIDE))
+    folded = cells.mean(dim=(2, 4))
+    return (folded - folded.mean(dim=(2, 3), keepdim=True)).square().mean()
 
 
 def extra_terms(
@@ -101,7 +120,7 @@ def extra_terms(
     """
     terms = {}
     judge, sees = extras.discriminator, config.adversarial
-    if config.pixel_weight or extras.perceptual or (judge and sees == "pixels"):
+    if config.sees_pixels:
         decoded = latents_to_pixels(vae, predicted).float()
     if config.pixel_weight:
         terms["pixel"] = F.l1_loss(decoded, batch.images)
@@ -110,30 +129,36 @@ def extra_terms(
         if side := config.perceptual_crop:
             pair = [sub_crops(image, side, config.seed, batch.indices) for image in pair]
         terms["perceptual"] = extras.perceptual(*pair).mean()
+    if config.grid_weight:
+        terms["grid"] = grid_error(decoded, batch.images)
     if config.latent_weight or (judge and sees == "latents"):
         with torch.no_grad():
             photo_latent = pixels_to_latents(vae, batch.images)
     if config.latent_weight:
         terms["latent"] = F.mse_loss(predicted, photo_latent)
-    if judge:
-        players = (
-            (predicted, photo_latent, lr_latent) if sees == "latents" else (decoded, batch.images)
+    if judge and sees == "latents":
+        terms |= adversarial_terms(judge, predicted, photo_latent, lr_latent)
+    elif judge:  # squares that begin anywhere in a cell, or its strides would leave a grid
+        side = batch.images.shape[-1] - LATENT_STRIDE
+        terms |= adversarial_terms(
+            judge,
+            *(
+                sub_crops(image, side, config.seed, batch.indices, "adversarial crop")
+                for image in (decoded, batch.images)
+            ),
         )
-        terms |= adversarial_terms(judge, *players)
     return terms
 
 
 def weighted(config: DistillConfig, terms: dict[str, Tensor]) -> Tensor:
     """The loss that terms add up to, `distill` among them."""
     weights = {
+        "distill": config.distill_weight,
         "pixel": config.pixel_weight,
         "perceptual": config.perceptual_weight,
         "latent": config.latent_weight,
+        "grid": config.grid_weight,
         "adversarial": config.adversarial_weight,
         "discriminator": config.adversarial_weight,
     }
-    loss = terms["distill"]
-    for name, weight in weights.items():
-        if name in terms:
-            loss = loss + weight * terms[name]
-    return loss
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

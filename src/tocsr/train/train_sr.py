@@ -45,7 +45,7 @@ def run(config: TrainSrConfig, run: Run, report: Report) -> dict[str, Any]:
     """Conditions the fine-tuned U-Net on z_LR and trains it; writes `unet/`."""
     require_result(config, "finetune")
     device = pick_device(config.device, config.num_threads)
-    unet = with_condition(load_unet(config.runs / "finetune" / "unet"))
+    unet = with_condition(load_unet(config.runs / "finetune" / "unet"), config.condition_start)
     if config.prediction != "backbone":
         unet = with_prediction(unet, config.prediction)
     unet = unet.to(device)
