@@ -153,6 +153,7 @@ def test_without_extra_losses_the_loss_is_equation_23_alone(tmp_path, vae, sr_un
         ("--num_targets=6", "num_targets must be a multiple of optim.batch_size, got 6 and 4"),
         ("--num_denoise_steps=0", "num_denoise_steps must be at least 1, got 0"),
         ("--distill_weight=-1", "distill_weight must be at least 0, got -1"),
+        ("--sharpen_share=2", r"sharpen_share must be in \[0, 1\], got 2"),
         ("--noise_share=-1", "noise_share must be at least 0, got -1"),
         ("--latent_weight=-1", "latent_weight must be at least 0, got -1"),
         ("--perceptual_crop=24", "from 32 to data.crop, got 24 and 64"),
@@ -267,12 +268,23 @@ SHARP = ("--perceptual_weight=0.1", "--grid_weight=1", "--adversarial_weight=0.1
 def test_sharpening_is_a_second_training_with_the_losses_that_waited(runs):
     distill.run(micro_config("distill", runs, *SHARPEN, *SHARP))
     folder = runs / "distill"
-    first, second = (read_json_lines(path / "metrics.jsonl") for path in (folder / "faithful", folder))
+    both = (folder / "faithful", folder)
+    first, second = (read_json_lines(path / "metrics.jsonl") for path in both)
     assert len(first) == 4
     assert not {"perceptual", "grid", "adversarial", "discriminator"} & first[-1].keys()
     assert {"pixel", "perceptual", "grid", "adversarial", "discriminator"} <= second[-1].keys()
-    before, after = (load_unet(path / "model" / "unet") for path in (folder / "faithful", folder))
+    before, after = (load_unet(path / "model" / "unet") for path in both)
     assert not torch.equal(before.conv_out.weight, after.conv_out.weight)
+
+
+def test_a_share_of_the_sharpening_lies_between_the_two_trainings(runs):
+    weights = {}
+    for share in ("1", "0.25"):
+        shutil.rmtree(runs / "distill", ignore_errors=True)
+        distill.run(micro_config("distill", runs, *SHARPEN, *SHARP, f"--sharpen_share={share}"))
+        weights[share] = load_unet(runs / "distill" / "model" / "unet").conv_out.weight
+    first = load_unet(runs / "distill" / "faithful" / "model" / "unet").conv_out.weight
+    torch.testing.assert_close(weights["0.25"], torch.lerp(first, weights["1"], 0.25))
 
 
 def test_a_killed_sharpening_does_not_begin_again_with_the_first_training(runs):

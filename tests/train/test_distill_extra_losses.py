@@ -46,13 +46,18 @@ def terms_of(config, vae, student=STUDENT, extras=None):
     return extra_terms(config, extras, vae, student, LR, BATCH)
 
 
-def test_only_what_repeats_with_the_cells_is_a_grid():
-    grid = 0.1 * torch.randn(1, 3, 8, 8, generator=NUMBERS).repeat(2, 1, 8, 8)
-    expected = (grid - grid.mean(dim=(2, 3), keepdim=True)).square().mean()
-    torch.testing.assert_close(grid_error(IMAGES + grid, IMAGES), expected)
-    ramp = torch.linspace(-1, 1, 8).repeat_interleave(8).expand(2, 3, 64, 64)
-    for harmless in (torch.full_like(IMAGES, 0.3), ramp):  # a shift, and what differs by cell alone
-        assert grid_error(IMAGES + harmless, IMAGES) < 1e-12
+def test_detail_that_lies_on_the_cells_is_a_grid_and_other_detail_is_none():
+    noise = torch.randn(8, 3, 128, 128, generator=NUMBERS)
+    assert grid_error(noise) < 0.01
+    dots = torch.zeros(128, 128)
+    dots[3::8, 5::8] = 1.0
+    signs = torch.randn(8, 3, 128, 128, generator=NUMBERS).sign()  # of either sign, on the grid
+    assert grid_error(noise + 8 * dots * signs) > 1
+    assert grid_error(10 * noise) == pytest.approx(float(grid_error(noise)), rel=1e-4)
+
+
+def test_a_flat_image_has_no_grid():
+    assert grid_error(torch.full((1, 3, 64, 64), 0.5)) < 1.1  # and is finite
 
 
 def test_a_term_that_is_off_is_not_computed(settings, vae):

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import torch
 
+from tocsr.deploy.diffusers_pipeline import write_pipeline
 from tocsr.deploy.graphs import GRAPH, INT8_FORM, OWN_FORM, engine_module
 from tocsr.deploy.manifest import MANIFEST, manifest
 from tocsr.deploy.onnx_session import OnnxGraph
@@ -176,6 +177,7 @@ def run(config: ExportConfig, report: Report = silent) -> dict[str, Any]:
     report("export", 0, num_steps, {})
     remove_graphs(config.output)
     generator.half().save_pretrained(config.output)
+    write_pipeline(generator, config.output)
     generator = OneStepGenerator.from_pretrained(config.output).float().eval()
     graph = export_graph(generator)
     report("export", 1, num_steps, {})

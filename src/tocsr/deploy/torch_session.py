@@ -32,7 +32,7 @@ class TorchGraph:
     """A `tocsr.deploy.graphs.Graph` in PyTorch, in bfloat16 where the device computes in it.
 
     Args:
-        folder: A model folder of export or of distill.
+        model: A model folder of export or of distill, or the model in one.
         device: `auto`, `cpu`, `cuda` or `mps`.
         num_threads: CPU threads; 0 takes all cores.
         bfloat16: None asks the device.
@@ -42,11 +42,17 @@ class TorchGraph:
     """
 
     def __init__(
-        self, folder: Path, device: str = "cpu", num_threads: int = 0, bfloat16: bool | None = None
+        self,
+        model: Path | OneStepGenerator,
+        device: str = "cpu",
+        num_threads: int = 0,
+        bfloat16: bool | None = None,
     ) -> None:
         self._device = pick_device(device, num_threads)
-        model: Any = OneStepGenerator.from_pretrained(folder).eval()
-        self._model = model.to(self._device, memory_format=torch.channels_last)
+        if not isinstance(model, OneStepGenerator):
+            model = OneStepGenerator.from_pretrained(model)
+        network: Any = model.eval()
+        self._model = network.to(self._device, memory_format=torch.channels_last)
         self._bfloat16 = computes_in_bfloat16(self._device) if bfloat16 is None else bfloat16
         precision = "bfloat16" if self._bfloat16 else "float32"
         self.engine = f"torch {torch.__version__} {self._device.type} {precision}"

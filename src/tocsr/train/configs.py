@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from tocsr.config import DataConfig, OptimConfig, PhaseConfig, TaskConfig, require
+from tocsr.config import DataConfig, OptimConfig, PhaseConfig, require
+from tocsr.train.sr_configs import (  # noqa: F401, where verbs look for them
+    DistillConfig,
+    TrainSrConfig,
+)
 
 RecNorm = Literal["l1", "mse"]
 Start = Literal["random", "repeat", "zero", "least-squares"]
@@ -174,140 +178,3 @@ class FinetuneConfig(PhaseConfig):
 
     data: DataConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSrConfig(PhaseConfig):
-    """Train the compact U-Net as a conditional multi-step super-resolver (Eqs. 17 to 21).
-
-    Args:
-        data: Photos and crops.
-        task: What is restored.
-        optim: The training.
-        prediction: What the U-Net is trained to predict: what the backbone predicts; the noise, as
-            in the paper; or the velocity or the clean latent, from which little training makes a
-            usable model. Its head starts anew where that is not what the backbone predicts.
-        condition_start: How the input weights for z_LR start: zero, so that the first step predicts
-            what the backbone predicts; or copied from those for z_t, which a head that starts anew
-            needs to learn anything at the last timesteps.
-    """
-
-    verb: ClassVar[str] = "train-sr"
-
-    data: DataConfig
-    task: TaskConfig = field(default_factory=TaskConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    prediction: Literal["backbone", "noise", "velocity", "clean"] = "backbone"
-    condition_start: Literal["zero", "copied"] = "zero"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DistillConfig(PhaseConfig):
-    """Distil the multi-step super-resolver into one step (Eqs. 22, 23).
-
-    Args:
-        data: Photos and crops.
-        task: What is restored; the same as in train-sr.
-        optim: The training.
-        num_denoise_steps: Steps of the teacher's full sampling.
-        targets: Where the teacher's results come from: computed once for `num_targets` samples and
-            kept on disk, or computed with each batch, in the training's precision, and every
-            sample a new one.
-        num_targets: Samples whose cached results are trained on in turn.
-        clip: Not in the paper: bound on the teacher's estimates of z_0 while it samples; 0 is none.
-        prediction: What the student's U-Net predicts: what the teacher predicts, its head as it is;
-            the noise, as in the paper; or the clean latent, as z_LR plus a residual. The head
-            starts at zero where that is not what the teacher predicts.
-        noise_share: Not in the paper: what the student's input weights for z_T are of the teacher's
-            before the first step. In one step the noise says nothing about the image, and where it
-            comes in as loud as z_LR little is learned.
-        decoder: Not in the paper: whether the autoencoder's decoder stays as it was or is trained
-            with the student, by the losses that see pixels.
-        distill_weight: Weight of the paper's own loss (Eq. 23); 0 leaves it to the others.
-        pixel_weight: Not in the paper: weight of an L1 loss between the decoded student's result
-            and the photo; 0 is off.
-        perceptual_weight: Not in the paper: weight of a perceptual distance between the same two;
-            0 is off.
-        perceptual: What measures it: `encoder`, features of the frozen autoencoder's encoder; or a
-            safetensors file of weights of ST-LPIPS.
-        perceptual_crop: Side in pixels of the random square that it looks at; 0 is all.
-        latent_weight: Not in the paper: weight of the mean squared error between the student's
-            latent and the photo's; 0 is off.
-        grid_weight: Not in the paper: weight of what the result's error has of a grid of 8 x 8 pixels;
-            0 is off.
-        adversarial_weight: Not in the paper: weight of an adversarial loss, by a discriminator that
-            trains beside the student; 0 is off.
-        adversarial: What that one sees: latents, given z_LR, or pixels.
-        sharpen: Not in the paper: whether the perceptual, grid and adversarial losses wait for a
-            second training, which goes on from the student of the first.
-        sharpen_optim: That training.
-    """
-
-    verb: ClassVar[str] = "distill"
-
-    data: DataConfig
-    task: TaskConfig = field(default_factory=TaskConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    num_denoise_steps: int = 15
-    targets: Literal["cached", "on-the-fly"] = "cached"
-    num_targets: int = 1024
-    clip: float = 0.0
-    prediction: Literal["teacher", "noise", "clean"] = "teacher"
-    noise_share: float = 1.0
-    decoder: Literal["frozen", "trained"] = "frozen"
-    distill_weight: float = 1.0
-    pixel_weight: float = 0.0
-    perceptual_weight: float = 0.0
-    perceptual: str = "encoder"
-    perceptual_crop: int = 0
-    latent_weight: float = 0.0
-    grid_weight: float = 0.0
-    adversarial_weight: float = 0.0
-    adversarial: Literal["latents", "pixels"] = "latents"
-    sharpen: bool = False
-    sharpen_optim: OptimConfig = field(default_factory=OptimConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.num_denoise_steps >= 1,
-            f"num_denoise_steps must be at least 1, got {self.num_denoise_steps}",
-        )
-        optims = [self.optim, self.sharpen_optim] if self.sharpen else [self.optim]
-        for optim in optims:
-            whole_batches = self.num_targets > 0 and self.num_targets % optim.batch_size == 0
-            require(
-                whole_batches or self.targets != "cached",
-                f"num_targets must be a multiple of optim.batch_size, got {self.num_targets} and "
-                f"{optim.batch_size}",
-            )
-        require(self.noise_share >= 0, f"noise_share must be at least 0, got {self.noise_share}")
-        for name in ("distill", "pixel", "perceptual", "latent", "grid", "adversarial"):
-            weight = getattr(self, f"{name}_weight")
-            require(weight >= 0, f"{name}_weight must be at least 0, got {weight}")
-        require(
-            self.decoder == "frozen" or self.faithful.sees_pixels,
-            "decoder must be frozen where no loss sees pixels",
-            "set pixel_weight, or without sharpen another weight of a loss that does",
-        )
-        # a multiple of 8 for the encoder, at least 32 for ST-LPIPS
-        side, crop = self.perceptual_crop, self.data.crop
-        require(
-            side == 0 or (side % 8 == 0 and 32 <= side <= crop),
-            f"perceptual_crop must be 0, or a multiple of 8 from 32 to data.crop, got {side} and "
-            f"{crop}",
-        )
-
-    @property
-    def faithful(self) -> DistillConfig:
-        """The settings of the first training."""
-        if not self.sharpen:
-            return self
-        off = dict.fromkeys(("perceptual_weight", "grid_weight", "adversarial_weight"), 0.0)
-        return replace(self, sharpen=False, **off)
-
-    @property
-    def sees_pixels(self) -> bool:
-        """Whether a loss asks for the decoded result."""
-        judge = self.adversarial_weight and self.adversarial == "pixels"
-        return bool(self.pixel_weight or self.perceptual_weight or self.grid_weight or judge)

@@ -6,7 +6,8 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tocsr.devices import pick_device
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from tocsr.models.compact import CompactUNet
     from tocsr.models.vae import Autoencoder
     from tocsr.runs import Report, Run
-    from tocsr.train.configs import DistillConfig
+    from tocsr.train.sr_configs import DistillConfig
     from tocsr.train.trajectories import Targets
 
 
@@ -80,7 +81,7 @@ def starting_student(config: DistillConfig, sr_teacher: CompactUNet) -> CompactU
 
 
 def with_trained_decoder(vae: Autoencoder) -> Autoencoder:
-    """The autoencoder with a decoder that is trained; z_LR and the photos' latents stay the same."""
+    """The autoencoder, its decoder to be trained; z_LR and the photos' latents stay the same."""
     for part in decoder_parts(vae):
         part.requires_grad_(True)
     return vae
@@ -134,6 +135,13 @@ def trained_student(
     )
 
 
+@torch.no_grad()
+def go_back_(network: nn.Module, to: nn.Module, share: float) -> None:
+    """Moves every weight by `share` of the way to another network's."""
+    for param, other in zip(network.parameters(), to.parameters(), strict=True):
+        param.lerp_(other, share)
+
+
 @phase
 def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
     """Samples the teacher, trains the student; writes the finished model to `model/`.
@@ -158,6 +166,9 @@ def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
         vae = load_vae(first.folder / "model" / "vae").to(device).requires_grad_(False)
         student = load_unet(first.folder / "model" / "unet").to(device)
         config = replace(config, optim=config.sharpen_optim)
+    before = copy.deepcopy((vae, student)) if config.sharpen else (vae, student)
     figures = trained_student(config, run, (vae, student), targets, extras, report)
+    for network, first in zip((vae, student), before, strict=True):
+        go_back_(network, first, 1 - config.sharpen_share)
     run.save(finished_generator(config, vae, student), "model")
     return figures

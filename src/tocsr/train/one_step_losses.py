@@ -31,8 +31,10 @@ from tocsr.train.adversary import adversarial_terms
 if TYPE_CHECKING:
     from tocsr.data.images import Batch
     from tocsr.models.vae import Autoencoder
-    from tocsr.train.configs import DistillConfig
+    from tocsr.train.sr_configs import DistillConfig
 
+
+_EPS = 1e-8  # of squares of levels in [-1, 1]
 
 # Two batches of images (B, 3, H, W) in [-1, 1] -> how unlike each two look, (B,)
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -74,7 +76,7 @@ class Extras:
 def sub_crops(
     images: Tensor, side: int, seed: int, indices: list[int], name: str = "perceptual crop"
 ) -> Tensor:
-    """A square of each image, where (seed, name, index) says: (B, 3, H, W) -> (B, 3, side, side)."""
+    """A square of each image, where (seed, name, index) says, (B, 3, side, side)."""
     height, width = images.shape[-2:]
     crops = []
     for image, index in zip(images, indices, strict=True):
@@ -84,20 +86,21 @@ def sub_crops(
     return torch.stack(crops)
 
 
-def grid_error(restored: Tensor, photo: Tensor) -> Tensor:
-    """How much of a grid the autoencoder's strides leave: 0 where the error has none, a scalar.
+def grid_error(restored: Tensor) -> Tensor:
+    """How much of its detail lies on a grid of the latent's cells, at least 0, a scalar.
 
-    grid = mean_bcpq( (e_pq - mean_pq e_pq)^2 ), e_pq the mean of an image's error over the pixels
-    at row p and column q of all its cells of 8 x 8, which is what one pixel of the latent covers. A
-    photo has nothing to do with these cells; to a perceptual loss a net of dots looks like detail.
+    grid = mean_pq( (E_pq / mean_pq E_pq - 1)^2 ), E_pq the energy of what a blur of 3 x 3 takes
+    away, at row p and column q of all cells of 8 x 8, which is what one pixel of the latent covers.
+    A photo has as much detail at one place of a cell as at any other. A decoder that sets dots of
+    either sign where one is wanted has not, and perceptual losses take dots for detail.
 
     Args:
         restored: (B, 3, H, W), H and W multiples of 8.
-        photo: Likewise.
     """
-    cells = (restored - photo).unflatten(3, (-1, LATENT_STRIDE)).unflatten(2, (-1, LATENT_STRIDE))
-    folded = cells.mean(dim=(2, 4))
-    return (folded - folded.mean(dim=(2, 3), keepdim=True)).square().mean()
+    detail = (restored - F.avg_pool2d(restored, 3, 1, 1, count_include_pad=False)).square()
+    cells = detail.unflatten(3, (-1, LATENT_STRIDE)).unflatten(2, (-1, LATENT_STRIDE))
+    energy = cells.mean(dim=(0, 1, 2, 4))
+    return (energy / (energy.mean() + _EPS) - 1).square().mean()
 
 
 def extra_terms(
@@ -130,7 +133,7 @@ def extra_terms(
             pair = [sub_crops(image, side, config.seed, batch.indices) for image in pair]
         terms["perceptual"] = extras.perceptual(*pair).mean()
     if config.grid_weight:
-        terms["grid"] = grid_error(decoded, batch.images)
+        terms["grid"] = grid_error(decoded)
     if config.latent_weight or (judge and sees == "latents"):
         with torch.no_grad():
             photo_latent = pixels_to_latents(vae, batch.images)

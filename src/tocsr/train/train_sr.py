@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tocsr.models.compact import CompactUNet
     from tocsr.models.vae import Autoencoder
     from tocsr.runs import Report, Run
-    from tocsr.train.configs import TrainSrConfig
+    from tocsr.train.sr_configs import TrainSrConfig
 
 
 def sr_loss(

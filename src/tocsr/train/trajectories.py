@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tocsr.models.compact import CompactUNet
     from tocsr.models.vae import Autoencoder
     from tocsr.runs import Report, Run
-    from tocsr.train.configs import DistillConfig
+    from tocsr.train.sr_configs import DistillConfig
 
 # (a batch, its z_LR (B, Z, h, w), its z_T (B, Z, h, w)) -> z0_teacher (B, Z, h, w), float32
 Targets = Callable[[Batch, Tensor, Tensor], Tensor]
