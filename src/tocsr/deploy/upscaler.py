@@ -37,8 +37,8 @@ Kind = TypeVar("Kind")  # a NumPy array, a Pillow image or a torch tensor
 
 SCHEMA = 1
 SHIPPED_MODEL = Path(tocsr.__file__).parent / "assets" / "model"
-# docs/results/upscale.md: with the model in the package smaller tiles take longer, since a halo
-# of 32 px is computed around each, and larger ones only more memory.
+# Smaller tiles take longer, since the model in the package computes a halo of 48 px around each;
+# larger ones take more memory (docs/results/upscale.md).
 AUTO_TILE = 256
 
 
