@@ -52,7 +52,7 @@ class UpscalePipeline(DiffusionPipeline):
     """
 
     # no string annotations here: diffusers reads the types, and what has a default is no component
-    def __init__(self, vae: nn.Module, unet: CompactUNet, facts: dict = {}) -> None:  # noqa: B006
+    def __init__(self, vae: nn.Module, unet: CompactUNet, facts: dict[str, Any] = {}) -> None:  # noqa: B006
         super().__init__()
         self.register_modules(vae=vae, unet=unet)
         self.register_to_config(facts=facts)

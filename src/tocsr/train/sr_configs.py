@@ -142,8 +142,9 @@ class DistillConfig(PhaseConfig):
         """The settings of the first training."""
         if not self.sharpen:
             return self
-        off = dict.fromkeys(("perceptual_weight", "grid_weight", "adversarial_weight"), 0.0)
-        return replace(self, sharpen=False, **off)
+        return replace(
+            self, sharpen=False, perceptual_weight=0.0, grid_weight=0.0, adversarial_weight=0.0
+        )
 
     @property
     def sees_pixels(self) -> bool:
