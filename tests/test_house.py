@@ -42,7 +42,7 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 
 # Package -> where it may be imported; a name that ends in a slash is a folder.
 FENCES: dict[str, tuple[str, ...]] = {
-    "diffusers": ("models/", "diffusion.py"),
+    "diffusers": ("models/", "diffusion.py", "deploy/diffusers_pipeline.py"),
     "botorch": ("search/gp.py",),
     "gpytorch": ("search/gp.py",),
     "onnx": ("deploy/export.py",),
@@ -89,7 +89,7 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = sorted(SOURCE.rglob("*.py"))
+FILES = sorted(path for path in SOURCE.rglob("*.py") if "assets" not in path.parts)
 MODULES = {module_name(path): path for path in FILES}
 
 

@@ -85,6 +85,7 @@ def plan_phase(config: PhaseConfig, *, step: bool = True) -> dict[str, Any]:
         f.name: training_rows(config, f.name, networks, step)
         for f in fields(config)
         if isinstance(getattr(config, f.name), OptimConfig)
+        and (f.name != "sharpen_optim" or getattr(config, "sharpen", False))
     }
     if trainings:
         result["trainings"] = trainings

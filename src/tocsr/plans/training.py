@@ -42,7 +42,7 @@ _FROZEN = ["vae", "sr_teacher", "perceptual"]  # from finetune on
 
 def _trained(config: Any, training: str, networks: Mapping[str, Any]) -> list[str]:
     """The networks that a phase's training changes."""
-    if training != "optim":  # pretrain: one training per network
+    if config.verb == "pretrain":  # one training per network
         return [training]
     frozen = ["vae_teacher"] if config.verb in ("expand-vae", "expand-unet") else _FROZEN
     if config.verb == "distill" and config.decoder == "trained":
@@ -156,6 +156,8 @@ def training_rows(
     config: Any, training: str, networks: Mapping[str, Any], step: bool
 ) -> dict[str, str]:
     """Steps, samples and memory; where no step is counted, four copies of the weights or five."""
+    if config.verb == "distill" and training == "optim":
+        config = config.faithful
     optim: OptimConfig = getattr(config, training)
     samples = optim.num_steps * optim.batch_size
     rows = {"steps": f"{optim.num_steps:,} of {optim.batch_size}, {samples:,} samples"}
