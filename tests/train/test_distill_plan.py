@@ -47,3 +47,11 @@ def test_the_networks_of_extra_losses_are_counted(tmp_path, perceptual):
     kept = told["activations kept"]
     assert "discriminator" in kept
     assert ("vae encoder" in kept) == (perceptual == "encoder")
+
+
+def test_a_sharpened_student_has_two_trainings_and_only_the_second_a_discriminator(tmp_path):
+    options = ("--sharpen=true", "--adversarial_weight=0.1", "--sharpen_optim.batch_size=4")
+    trainings = plan_phase(micro_config("distill", tmp_path, *options))["trainings"]
+    assert trainings.keys() == {"optim", "sharpen_optim"}
+    has_judge = ["discriminator" in row["weights"] for row in trainings.values()]
+    assert has_judge == [False, True]
