@@ -298,5 +298,5 @@ def test_a_killed_sharpening_does_not_begin_again_with_the_first_training(runs):
 
 
 def test_both_trainings_take_whole_batches_of_the_kept_targets(tmp_path):
-    with pytest.raises(TocsrError, match=r"multiple of optim\.batch_size, got 8 and 3"):
+    with pytest.raises(TocsrError, match=r"multiple of sharpen_optim\.batch_size, got 8 and 3"):
         micro_config("distill", tmp_path, *SHARPEN, "--sharpen_optim.batch_size=3")

@@ -108,13 +108,13 @@ class DistillConfig(PhaseConfig):
             self.num_denoise_steps >= 1,
             f"num_denoise_steps must be at least 1, got {self.num_denoise_steps}",
         )
-        optims = [self.optim, self.sharpen_optim] if self.sharpen else [self.optim]
-        for optim in optims:
-            whole_batches = self.num_targets > 0 and self.num_targets % optim.batch_size == 0
+        for name in ("optim", "sharpen_optim") if self.sharpen else ("optim",):
+            size = getattr(self, name).batch_size
+            whole_batches = self.num_targets > 0 and self.num_targets % size == 0
             require(
                 whole_batches or self.targets != "cached",
-                f"num_targets must be a multiple of optim.batch_size, got {self.num_targets} and "
-                f"{optim.batch_size}",
+                f"num_targets must be a multiple of {name}.batch_size, got {self.num_targets} and "
+                f"{size}",
             )
         require(
             0 <= self.sharpen_share <= 1,
