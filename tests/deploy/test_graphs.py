@@ -12,8 +12,9 @@ from onnx import helper
 from tocsr.deploy import graphs
 from tocsr.deploy.configs import UpscaleConfig
 from tocsr.deploy.graphs import Engine, open_graph
+from tocsr.deploy.model_facts import ModelFacts
 from tocsr.deploy.upscale import run
-from tocsr.deploy.upscaler import SHIPPED_MODEL, ModelFacts, Upscaler
+from tocsr.deploy.upscaler import SHIPPED_MODEL, Upscaler
 from tocsr.errors import ExitCode, TocsrError
 
 # a quarter of one 8-bit level of the range [-1, 1]

@@ -8,8 +8,9 @@ from onnx import helper
 from PIL import Image
 
 import tocsr
+from tocsr.deploy.model_facts import ModelFacts
 from tocsr.deploy.tiling import Span, Tile, mirrored, position_noise, round_up, tiles
-from tocsr.deploy.upscaler import ModelFacts, Upscaler, upsampled
+from tocsr.deploy.upscaler import Upscaler, upsampled
 from tocsr.errors import ExitCode, TocsrError
 
 MULTIPLE = 4  # of the toy model, in pixels of the photo
@@ -49,6 +50,33 @@ def test_many_tiles_are_the_untiled_result(toy, photo, tile):
     difference = toy(photo, seed=5, tile=tile).astype(int) - untiled(toy, photo, 5)
     assert np.abs(difference).max() <= 1  # blending rounds twice where tiles overlap
     assert (difference != 0).mean() < 1e-3
+
+
+class Scant:
+    """A graph that runs out of memory on more than so many pixels."""
+
+    engine = "scant"
+
+    def __init__(self, graph, most):
+        self.graph, self.most = graph, most
+
+    def __call__(self, image, noise):
+        if image[0, 0].size > self.most:
+            raise MemoryError
+        return self.graph(image, noise)
+
+
+def test_where_the_memory_runs_out_tiles_are_halved(toy, photo):
+    wide = np.tile(photo, (8, 8, 1))[:200, :200]  # halves of it are more than the memory holds
+    scant = Upscaler(toy.facts, Scant(toy._graph, (4 * 100) ** 2))
+    assert np.array_equal(scant(wide), toy(wide, tile=64))
+
+
+def test_a_tile_that_was_asked_for_is_not_halved(toy, photo):
+    scant = Upscaler(toy.facts, Scant(toy._graph, 10))
+    with pytest.raises(TocsrError, match="a tile of 16 px") as raised:
+        scant(photo, tile=16)
+    assert raised.value.code is ExitCode.RESOURCES
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (3, 2), (17, 5), (64, 64)])

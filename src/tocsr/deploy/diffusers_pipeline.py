@@ -19,8 +19,9 @@ from PIL.Image import Image
 from torch import Tensor, nn
 
 from tocsr.config import require
+from tocsr.deploy.model_facts import ModelFacts
 from tocsr.deploy.torch_session import TorchGraph
-from tocsr.deploy.upscaler import ModelFacts, Upscaler
+from tocsr.deploy.upscaler import Upscaler
 from tocsr.files import write_json, write_text
 from tocsr.models.compact import CompactUNet
 from tocsr.models.sr import GeneratorFacts, OneStepGenerator

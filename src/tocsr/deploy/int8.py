@@ -13,10 +13,11 @@ import numpy as np
 from tocsr.config import require
 from tocsr.deploy.graphs import GRAPH, INT8_FORM
 from tocsr.deploy.image_files import list_images, read_image
+from tocsr.deploy.model_facts import ModelFacts
 from tocsr.deploy.openvino_session import OpenVinoGraph, checked_form, read_model
 from tocsr.deploy.pixels import to_8_bits
 from tocsr.deploy.tiling import Span, Tile, position_noise, round_up
-from tocsr.deploy.upscaler import ModelFacts, upsampled
+from tocsr.deploy.upscaler import upsampled
 from tocsr.errors import ExitCode, TocsrError
 
 if TYPE_CHECKING:

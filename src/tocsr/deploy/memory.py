@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+# Smaller ones take longer, for the halo around each; larger ones keep a person waiting for a sign
+_TILES = (512, 256, 128, 64)
+_TILE_BYTES = 128  # of memory for a pixel of a tile's result: docs/results/upscale.md
 
 
 def needed_bytes(target: Size, largest: Size, channel_bytes: int, num_channels: int) -> int:
@@ -42,6 +45,22 @@ def available_bytes() -> int | None:
     if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
         found.append(max(0, int(limit.read_text()) - int(used.read_text())))
     return min(found, default=None)
+
+
+def tile_sizes(halo: int, upscale: int) -> list[int]:
+    """Sizes of a tile's core that half of the free memory holds, the largest first.
+
+    The least is there in any case. What a pixel takes is known of the model in the package; another
+    may run out of memory with the first of them, and go on to the next.
+
+    Args:
+        halo: Pixels of the photo around a core.
+        upscale: n.
+    """
+    there = available_bytes()
+    needed = {size: _TILE_BYTES * (upscale * (size + 2 * halo)) ** 2 for size in _TILES}
+    fitting = [size for size in _TILES if there is None or needed[size] <= there / 2]
+    return fitting or [_TILES[-1]]
 
 
 def check_memory(needed: int, target: Size) -> None:

@@ -9,9 +9,10 @@ from PIL import Image
 
 from tocsr.config import BICUBIC, require
 from tocsr.deploy.image_files import read_image
+from tocsr.deploy.model_facts import ModelFacts
 from tocsr.deploy.resizing import resized
 from tocsr.deploy.torch_session import TorchGraph
-from tocsr.deploy.upscaler import ModelFacts, Upscaler
+from tocsr.deploy.upscaler import Upscaler
 from tocsr.errors import ExitCode, TocsrError
 
 if TYPE_CHECKING:

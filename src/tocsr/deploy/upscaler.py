@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +13,8 @@ import tocsr
 from tocsr.config import require
 from tocsr.deploy.graphs import broken_model, open_graph
 from tocsr.deploy.image_kinds import upscaled_kind
+from tocsr.deploy.memory import tile_sizes
+from tocsr.deploy.model_facts import ModelFacts
 from tocsr.deploy.tiling import (
     Level,
     Tile,
@@ -23,7 +25,6 @@ from tocsr.deploy.tiling import (
     tiles,
 )
 from tocsr.errors import ExitCode, TocsrError
-from tocsr.files import read_json
 from tocsr.models.fidelity import check_fidelity
 from tocsr.runs import silent
 
@@ -35,57 +36,7 @@ if TYPE_CHECKING:
 
 Kind = TypeVar("Kind")  # a NumPy array, a Pillow image or a torch tensor
 
-SCHEMA = 1
 SHIPPED_MODEL = Path(tocsr.__file__).parent / "assets" / "model"
-# Smaller tiles take longer, since the model in the package computes a halo of 48 px around each;
-# larger ones take more memory (docs/results/upscale.md).
-AUTO_TILE = 256
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """What `upscaler.json` says of the graph beside it.
-
-    Args:
-        upscale: n, the factor between the sides of the result and of the image.
-        latent_channels: Channels of the noise.
-        latent_stride: Pixels of the result per noise value along a side.
-        pixel_multiple: What the sides of the graph's image must be multiples of.
-        halo: Pixels of the result to compute around a tile.
-        prediction: What the network's output is, `clean` or `noise`; empty where it is not said.
-    """
-
-    upscale: int
-    latent_channels: int
-    latent_stride: int
-    pixel_multiple: int
-    halo: int
-    prediction: str = ""
-
-    @classmethod
-    def read(cls, path: Path) -> ModelFacts:
-        """Reads `upscaler.json`; what other programs say in it is left alone.
-
-        Raises:
-            TocsrError: Missing, of another schema, or with values that do not fit together.
-        """
-        if not path.is_file():
-            raise broken_model(f"a model folder must hold {path.name}, {path} does not exist")
-        values = read_json(path)
-        schema = values.get("schema") if isinstance(values, dict) else None
-        if schema != SCHEMA:
-            raise broken_model(f"{path} must have schema {SCHEMA}, got {schema}", "update tocsr")
-        facts: dict[str, Any] = {field.name: values.get(field.name) for field in fields(cls)}
-        prediction = facts.pop("prediction") or ""
-        for name, value in facts.items():
-            if type(value) is not int or value < (name != "halo"):
-                raise broken_model(f"{path} must give {name} as a positive integer, got {value}")
-        for name in ("upscale", "latent_stride"):
-            if facts["pixel_multiple"] % facts[name]:
-                raise broken_model(
-                    f"{path}: pixel_multiple must be a multiple of {name}, got {facts}"
-                )
-        return cls(prediction=str(prediction), **facts)
 
 
 class Upscaler:
@@ -163,7 +114,8 @@ class Upscaler:
                 (3, H, W) or (B, 3, H, W) in [0, 1].
             seed: Of the noise the network starts from; taken modulo 2^64.
             tile: Most pixels of `image` along a side of a tile's core, which the halo adds to;
-                rounded up to what the network's strides allow. 0 takes 256, about 0.6 GB.
+                rounded up to what the network's strides allow. 0 takes what the free memory holds,
+                at most 512, and less when it runs out all the same.
             report: Called with `label`, tiles done and tiles in all.
             label: What `report` calls this image.
             fidelity: Not in the paper: 0 is as trained; up to 1 the start noise is scaled by
@@ -201,31 +153,53 @@ class Upscaler:
         fidelity: float,
         out: NDArray[Level] | None,
     ) -> NDArray[Level]:
-        """An array, tile by tile."""
+        """An array, tile by tile; in smaller tiles where the memory runs out."""
         _check_image(image)
         height, width, _ = image.shape
-        multiple = self.facts.pixel_multiple // self.upscale
-        halo = -(-self.facts.halo // self.upscale)
+        *larger, least = [tile] if tile else tile_sizes(self._halo, self.upscale)
         try:
-            parts = tiles(height, width, tile or AUTO_TILE, halo, multiple)
             if out is None:
                 out = np.empty((self.upscale * height, self.upscale * width, 3), image.dtype)
-            num_done = 0
-
-            def compute(part: Tile) -> NDArray[np.float32]:
-                nonlocal num_done
-                result = self._run(image, part, seed, fidelity)
-                num_done += 1
-                report(label, num_done, len(parts), {})
-                return result
-
-            top = 0
-            for strip in strips(parts, compute, height, width, self.upscale, image.dtype.type):
-                out[top : top + len(strip)] = strip
-                top += len(strip)
-            return out
+            for size in larger:
+                with suppress(MemoryError):
+                    return self._in_tiles(image, seed, size, report, label, fidelity, out)
+            return self._in_tiles(image, seed, least, report, label, fidelity, out)
         except MemoryError as error:
-            raise _out_of_memory(width, height, tile or AUTO_TILE) from error
+            raise _out_of_memory(width, height, least) from error
+
+    @property
+    def _halo(self) -> int:
+        """Pixels of the photo to compute around a tile."""
+        return -(-self.facts.halo // self.upscale)
+
+    def _in_tiles(
+        self,
+        image: NDArray[Level],
+        seed: int,
+        tile: int,
+        report: Report,
+        label: str,
+        fidelity: float,
+        out: NDArray[Level],
+    ) -> NDArray[Level]:
+        """An array in tiles of one size, into `out`."""
+        height, width, _ = image.shape
+        multiple = self.facts.pixel_multiple // self.upscale
+        parts = tiles(height, width, tile, self._halo, multiple)
+        num_done = 0
+
+        def compute(part: Tile) -> NDArray[np.float32]:
+            nonlocal num_done
+            result = self._run(image, part, seed, fidelity)
+            num_done += 1
+            report(label, num_done, len(parts), {})
+            return result
+
+        top = 0
+        for strip in strips(parts, compute, height, width, self.upscale, image.dtype.type):
+            out[top : top + len(strip)] = strip
+            top += len(strip)
+        return out
 
     def check_fidelity(self, fidelity: float) -> None:
         """Raises a usage error unless the model can be turned to this fidelity.
