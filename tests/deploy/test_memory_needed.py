@@ -63,11 +63,11 @@ def test_memory_is_asked_for_before_the_network_runs(monkeypatch, tmp_path, toy_
     [
         (None, [512, 256, 128, 64]),
         (2**40, [512, 256, 128, 64]),
-        (2 * 128 * (4 * (256 + 2 * 48)) ** 2, [256, 128, 64]),
-        (2 * 128 * (4 * (256 + 2 * 48)) ** 2 - 1, [128, 64]),
+        (2 * 16 * 352 * (128 * 352 + 12 * 1000), [256, 128, 64]),
+        (2 * 16 * 352 * (128 * 352 + 12 * 1000) - 1, [128, 64]),
         (0, [64]),
     ],
 )
 def test_tiles_are_those_that_half_of_the_free_memory_holds(monkeypatch, there, sizes):
     monkeypatch.setattr(memory, "available_bytes", lambda: there)
-    assert memory.tile_sizes(halo=48, upscale=4) == sizes
+    assert memory.tile_sizes(width=1000, halo=48, upscale=4) == sizes

@@ -33,7 +33,7 @@ class UpscaleConfig:
         color_fix: Brings the colours back to the photo's, over the whole image: wavelet takes
             everything coarse from the photo, adain each channel's mean and spread.
         tile: (-t) Pixels of a photo that are computed at once along a side; less takes less
-            memory; 0 takes 256.
+            memory; 0 takes what half of the free memory holds, at most 512.
         seed: Seed of the noise that the network starts from.
         format: (-f) Format of the results; auto goes by the output file, else by each photo.
         quality: (-c) Quality of JPEG, WebP, AVIF and HEIC, 1 to 100.

@@ -15,6 +15,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 # Smaller ones take longer, for the halo around each; larger ones keep a person waiting for a sign
 _TILES = (512, 256, 128, 64)
 _TILE_BYTES = 128  # of memory for a pixel of a tile's result: docs/results/upscale.md
+_ROW_BYTES = 12  # for a pixel of a row of tiles, in float32
 
 
 def needed_bytes(target: Size, largest: Size, channel_bytes: int, num_channels: int) -> int:
@@ -47,18 +48,23 @@ def available_bytes() -> int | None:
     return min(found, default=None)
 
 
-def tile_sizes(halo: int, upscale: int) -> list[int]:
+def tile_sizes(width: int, halo: int, upscale: int) -> list[int]:
     """Sizes of a tile's core that half of the free memory holds, the largest first.
 
     The least is there in any case. What a pixel takes is known of the model in the package; another
     may run out of memory with the first of them, and go on to the next.
 
     Args:
+        width: Of the photo, a row of whose tiles is held as well.
         halo: Pixels of the photo around a core.
         upscale: n.
     """
     there = available_bytes()
-    needed = {size: _TILE_BYTES * (upscale * (size + 2 * halo)) ** 2 for size in _TILES}
+    sides = {size: size + 2 * halo for size in _TILES}
+    needed = {
+        size: upscale**2 * side * (_TILE_BYTES * side + _ROW_BYTES * width)
+        for size, side in sides.items()
+    }
     fitting = [size for size in _TILES if there is None or needed[size] <= there / 2]
     return fitting or [_TILES[-1]]
 

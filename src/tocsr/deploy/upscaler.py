@@ -156,7 +156,7 @@ class Upscaler:
         """An array, tile by tile; in smaller tiles where the memory runs out."""
         _check_image(image)
         height, width, _ = image.shape
-        *larger, least = [tile] if tile else tile_sizes(self._halo, self.upscale)
+        *larger, least = [tile] if tile else tile_sizes(width, self._halo, self.upscale)
         try:
             if out is None:
                 out = np.empty((self.upscale * height, self.upscale * width, 3), image.dtype)
