@@ -15,7 +15,7 @@ from tocsr.models.folders import base_unet, base_vae, load_unet, load_vae
 from tocsr.models.sr import one_step, with_condition, with_prediction
 from tocsr.models.vae import pixels_to_latents
 from tocsr.runs import Run, silent
-from tocsr.train import distill
+from tocsr.train import distill, trajectories
 from tocsr.train.conditions import lr_latents
 from tocsr.train.distill import distillation_loss, student_loss
 from tocsr.train.one_step_losses import Extras
@@ -138,6 +138,15 @@ def test_the_papers_loss_has_a_weight_as_well(tmp_path, vae, sr_unet):
     torch.testing.assert_close(half["loss"], expected)
 
 
+def test_without_the_papers_loss_the_teacher_is_not_sampled(tmp_path, vae, sr_unet, monkeypatch):
+    config = micro_config("distill", tmp_path, "--distill_weight=0")
+    monkeypatch.setattr(trajectories, "teacher_latent", None)
+    targets = teacher_targets(config, sr_unet, vae, Run(tmp_path), CPU, silent)
+    terms = loss_of(config, sr_unet, vae, targets)
+    assert "distill" not in terms
+    assert not (tmp_path / "targets").exists()
+
+
 def test_without_extra_losses_the_loss_is_equation_23_alone(tmp_path, vae, sr_unet):
     config = dataclasses.replace(micro_config("distill", tmp_path), pixel_weight=0.0)
     lr = lr_latents(vae, BATCH, config.task, config.seed)
@@ -153,6 +162,7 @@ def test_without_extra_losses_the_loss_is_equation_23_alone(tmp_path, vae, sr_un
         ("--num_targets=6", "num_targets must be a multiple of optim.batch_size, got 6 and 4"),
         ("--num_denoise_steps=0", "num_denoise_steps must be at least 1, got 0"),
         ("--distill_weight=-1", "distill_weight must be at least 0, got -1"),
+        ("--distill_weight=0 --pixel_weight=0", "one of the losses must have a weight above 0"),
         ("--sharpen_share=2", r"sharpen_share must be in \[0, 1\], got 2"),
         ("--noise_share=-1", "noise_share must be at least 0, got -1"),
         ("--latent_weight=-1", "latent_weight must be at least 0, got -1"),
@@ -163,7 +173,7 @@ def test_without_extra_losses_the_loss_is_equation_23_alone(tmp_path, vae, sr_un
 )
 def test_settings_that_cannot_be_are_refused(tmp_path, option, message):
     with pytest.raises(TocsrError, match=message):
-        micro_config("distill", tmp_path, option)
+        micro_config("distill", tmp_path, *option.split())
 
 
 def test_a_decoder_cannot_be_trained_by_losses_that_see_latents_alone(tmp_path):

@@ -97,7 +97,7 @@ def plan_phase(config: PhaseConfig, *, step: bool = True) -> dict[str, Any]:
         result["shapes"] = _shapes_row(data, networks)
         result["data"] = _data_rows(data)
     made = [*MADE_BY[config.verb], "result.json"]
-    if getattr(config, "targets", "cached") == "on-the-fly":
+    if getattr(config, "target_source", "cached") != "cached":
         made.remove("targets/*.safetensors")
     result["files"] = [str(config.folder / file) for file in made]
     return result

@@ -90,7 +90,7 @@ def _helpers(config: Any, networks: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if config.verb != "distill":
         return found
-    if config.targets == "on-the-fly":
+    if config.target_source == "on-the-fly":
         found["sr_teacher"] = networks["unet"]
     if config.perceptual_weight and config.perceptual != "encoder":
         weights = Path(config.perceptual)
@@ -104,7 +104,9 @@ def _helpers(config: Any, networks: Mapping[str, Any]) -> dict[str, Any]:
 
 def _target_row(config: Any, channels: int) -> str:
     """Where the teacher's results come from, and what they take."""
-    if config.targets == "on-the-fly":
+    if config.target_source == "none":
+        return "none: distill_weight is 0"
+    if config.target_source == "on-the-fly":
         return f"{config.num_denoise_steps} calls of the teacher with every batch, nothing on disk"
     side = config.data.crop // LATENT_STRIDE
     num_bytes = 2 * config.num_targets * channels * side**2  # float16

@@ -60,20 +60,19 @@ def student_loss(
     lr_latent = lr_latents(vae, batch, config.task, config.seed)
     noise = start_noise(lr_latent, config.seed, batch.indices)
     predicted = one_step(student, schedule, noise, lr_latent)
-    distill = distillation_loss(predicted, targets(batch, lr_latent, noise))
-    extra = extra_terms(config, extras, vae, predicted, lr_latent, batch)
-    if not extra:
-        return {"loss": config.distill_weight * distill}
-    terms = {"distill": distill, **extra}
-    return {"loss": weighted(config, terms), **terms}
+    terms = {}
+    if config.distill_weight:
+        terms["distill"] = distillation_loss(predicted, targets(batch, lr_latent, noise))
+    terms |= extra_terms(config, extras, vae, predicted, lr_latent, batch)
+    return {"loss": weighted(config, terms), **(terms if len(terms) > 1 else {})}
 
 
 def starting_student(config: DistillConfig, sr_teacher: CompactUNet) -> CompactUNet:
     """The student before its first step: the teacher, but for a head that predicts something else.
 
-    Where the targets are cached nothing else needs the teacher by then, and it becomes the student.
+    Unless it is sampled with each batch nothing else needs it by then, and it becomes the student.
     """
-    student = sr_teacher if config.targets == "cached" else copy.deepcopy(sr_teacher)
+    student = copy.deepcopy(sr_teacher) if config.target_source == "on-the-fly" else sr_teacher
     if config.prediction != "teacher":
         student = with_prediction(student, config.prediction).to(sr_teacher.device)
     scale_noise_input_(student, config.noise_share)
@@ -131,7 +130,7 @@ def trained_student(
         seed=config.seed,
         device=student.device,
         report=report,
-        num_distinct=config.num_targets if config.targets == "cached" else 0,
+        num_distinct=config.num_targets if config.target_source == "cached" else 0,
     )
 
 

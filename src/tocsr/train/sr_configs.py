@@ -33,6 +33,9 @@ class TrainSrConfig(PhaseConfig):
     condition_start: Literal["zero", "copied"] = "zero"
 
 
+LOSSES = ("distill", "pixel", "perceptual", "latent", "grid", "adversarial")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistillConfig(PhaseConfig):
     """Distil the multi-step super-resolver into one step (Eqs. 22, 23).
@@ -55,7 +58,8 @@ class DistillConfig(PhaseConfig):
             comes in as loud as z_LR little is learned.
         decoder: Not in the paper: whether the autoencoder's decoder stays as it was or is trained
             with the student, by the losses that see pixels.
-        distill_weight: Weight of the paper's own loss (Eq. 23); 0 leaves it to the others.
+        distill_weight: Weight of the paper's own loss (Eq. 23); 0 is off, and the
+            teacher is not sampled.
         pixel_weight: Not in the paper: weight of an L1 loss between the decoded student's result
             and the photo; 0 is off.
         perceptual_weight: Not in the paper: weight of a perceptual distance between the same two;
@@ -112,7 +116,7 @@ class DistillConfig(PhaseConfig):
             size = getattr(self, name).batch_size
             whole_batches = self.num_targets > 0 and self.num_targets % size == 0
             require(
-                whole_batches or self.targets != "cached",
+                whole_batches or self.target_source != "cached",
                 f"num_targets must be a multiple of {name}.batch_size, got {self.num_targets} and "
                 f"{size}",
             )
@@ -121,9 +125,14 @@ class DistillConfig(PhaseConfig):
             f"sharpen_share must be in [0, 1], got {self.sharpen_share}",
         )
         require(self.noise_share >= 0, f"noise_share must be at least 0, got {self.noise_share}")
-        for name in ("distill", "pixel", "perceptual", "latent", "grid", "adversarial"):
+        for name in LOSSES:
             weight = getattr(self, f"{name}_weight")
             require(weight >= 0, f"{name}_weight must be at least 0, got {weight}")
+        require(
+            any(getattr(self.faithful, f"{name}_weight") for name in LOSSES),
+            "one of the losses must have a weight above 0"
+            + (", of distill, pixel and latent, as the others wait" if self.sharpen else ""),
+        )
         require(
             self.decoder == "frozen" or self.faithful.sees_pixels,
             "decoder must be frozen where no loss sees pixels",
@@ -136,6 +145,11 @@ class DistillConfig(PhaseConfig):
             f"perceptual_crop must be 0, or a multiple of 8 from 32 to data.crop, got {side} and "
             f"{crop}",
         )
+
+    @property
+    def target_source(self) -> Literal["cached", "on-the-fly", "none"]:
+        """Where the teacher's results come from, where they are asked for."""
+        return self.targets if self.distill_weight else "none"
 
     @property
     def faithful(self) -> DistillConfig:
