@@ -26,7 +26,6 @@ import numpy as np
 import torch
 from common import base_parser, mean_and_spread, named_folder, phase_config, report, table
 
-from tocsr.config import read_yaml
 from tocsr.data.degrade import degrade
 from tocsr.data.images import to_tensor, to_uint8
 from tocsr.deploy.image_files import read_image
@@ -36,6 +35,7 @@ from tocsr.deploy.pairs import common_names, named_images
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.sr import MultiStepGenerator, OneStepGenerator, super_resolve
 from tocsr.models.vae import upsample
+from tocsr.preset_files import read_yaml
 from tocsr.runs import as_plain
 from tocsr.train import distill
 

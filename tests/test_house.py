@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tocsr
-from tocsr.config import PRESETS, PhaseConfig
+from tocsr.config import PhaseConfig
 from tocsr.options import read_config
+from tocsr.preset_files import PRESETS
 from tocsr.verbs import PHASES, VERBS, config_class
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ ROOT = Path(__file__).parents[1]
 # floor meet only where `SHARED` says so.
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"files", "seeding", "config", "processes", "runs", "devices", "tasks"},
+    {"files", "seeding", "config", "preset_files", "restoration", "processes", "runs", "devices"}
+    | {"tasks"},
     {"diffusion"},
     {"models", "data"},
     {"train", "search", "deploy"},

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import tocsr
-from tocsr.config import preset_folder
 from tocsr.files import read_json
 from tocsr.models.stages import unet_stages
+from tocsr.preset_files import preset_folder
 from tocsr.verbs import PHASES
 
 PAGE = Path(__file__).parents[1] / "docs" / "paper-map.md"

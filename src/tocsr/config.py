@@ -1,23 +1,15 @@
-"""What all phases are told, and how a preset, a file and the command line become one configuration.
+"""What all phases are told: where, on what, by which training.
 
 Imports nothing heavy, so that `--help` is instant.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import ClassVar, Literal
 
-import yaml
-
-from tocsr.errors import TocsrError, did_you_mean
-
-PRESETS = Path(__file__).parent / "presets"
-DEGRADATIONS = Path(__file__).parent / "assets" / "degradations"
-TASKS = Path(__file__).parent / "assets" / "tasks.yaml"
-BICUBIC = "bicubic"  # the degradation that needs no settings
+from tocsr.errors import TocsrError
 
 
 def require(holds: bool, message: str, hint: str = "") -> None:
@@ -168,171 +160,3 @@ class DataConfig:
             f"data.crop must be a positive multiple of 64 pixels, got {self.crop}",
         )
         require(self.align >= 1, f"data.align must be at least 1 pixel, got {self.align}")
-
-
-def check_degradation(name: str, option: str) -> None:
-    """Raises a usage error unless a degradation ships under this name or a YAML file has it."""
-    shipped = [BICUBIC, *(path.stem for path in DEGRADATIONS.glob("*.yaml"))]
-    require(
-        name in shipped or (Path(name).suffix in (".yaml", ".yml") and Path(name).is_file()),
-        f"{option}: no degradation and no YAML file is called '{name}'",
-        did_you_mean(name, shipped),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskRow:
-    """What there is to say of a task, as `assets/tasks.yaml` has it.
-
-    Args:
-        condition: What the network restores from, beside noise. low-resolution: the degraded photo,
-            upsampled to the photo's size and encoded (Eq. 19).
-        upscale: Factor between the low- and the high-resolution side.
-        degradation: How a low-resolution image is made from a photo.
-        metrics: What a finished model is measured with.
-    """
-
-    condition: Literal["low-resolution"]
-    upscale: int
-    degradation: str
-    metrics: list[str]
-
-
-@cache
-def task_rows() -> dict[str, TaskRow]:
-    """The tasks by name."""
-    return {name: TaskRow(**row) for name, row in read_yaml(TASKS).items()}
-
-
-def task_row(name: str) -> TaskRow:
-    """The task of that name; raises a usage error where there is none."""
-    rows = task_rows()
-    require(name in rows, f"no task is called '{name}'", did_you_mean(name, rows))
-    return rows[name]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskConfig:
-    """What the network restores: a row of the table of tasks, parts of which may be replaced.
-
-    Args:
-        name: Row that gives what is not given here: sr-x4 or sr-x2.
-        upscale: Factor between the low- and the high-resolution side, 1, 2, 4 or 8; 0 takes the
-            row's.
-        degradation: How a low-resolution image is made from a photo: bicubic, or of second order:
-            hard (Real-ESRGAN's), mild (StableSR's), photos (mild, and a fifth of the photos
-            bicubic), or as a YAML file says; empty takes the row's.
-    """
-
-    name: str = "sr-x4"
-    upscale: int = 0
-    degradation: str = ""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "upscale", self.upscale or self.row.upscale)
-        object.__setattr__(self, "degradation", self.degradation or self.row.degradation)
-        # crops are multiples of 64 pixels, and a factor must divide them
-        require(
-            self.upscale in (1, 2, 4, 8), f"task.upscale must be 1, 2, 4 or 8, got {self.upscale}"
-        )
-        check_degradation(self.degradation, "task.degradation")
-
-    @property
-    def row(self) -> TaskRow:
-        """The row of that name, whatever of it is replaced here."""
-        return task_row(self.name)
-
-    @property
-    def condition(self) -> str:
-        """What the network restores from."""
-        return self.row.condition
-
-    @property
-    def metrics(self) -> list[str]:
-        """What a finished model is measured with."""
-        return self.row.metrics
-
-    @property
-    def degradation_name(self) -> str:
-        """What a model says it was trained on: a shipped name, or the name of a file."""
-        return Path(self.degradation).stem
-
-
-def preset_folder(preset: str) -> Path:
-    """The folder of a preset given by name or path.
-
-    Raises:
-        TocsrError: Neither a shipped preset nor a folder.
-    """
-    for folder in (PRESETS / preset, Path(preset)):
-        if preset and folder.is_dir():
-            return folder
-    names = [folder.name for folder in PRESETS.iterdir() if folder.is_dir()]
-    raise TocsrError(f"no preset and no folder is called '{preset}'", did_you_mean(preset, names))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        TocsrError: No such file, or not a mapping.
-    """
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise TocsrError(f"cannot read {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise TocsrError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    require(isinstance(value or {}, dict), f"{path} must hold a mapping of options")
-    return value or {}
-
-
-def _nested_config(hint: Any) -> type | None:
-    """The dataclass in a field's type: the type itself, or the element of a list."""
-    if get_origin(hint) is list:
-        hint = get_args(hint)[0]
-    return hint if is_dataclass(hint) and isinstance(hint, type) else None
-
-
-def check_keys(config: type, values: Any, where: str, prefix: str = "") -> None:
-    """Raises a usage error for the first key without a field in `config`, nearest name offered."""
-    if isinstance(values, list):
-        for value in values:
-            check_keys(config, value, where, prefix)
-    if not isinstance(values, dict):
-        return
-    hints = get_type_hints(config)
-    known = [field.name for field in fields(config)]
-    for key, value in values.items():
-        require(
-            key in known,
-            f"{where}: unknown option '{prefix}{key}'",
-            did_you_mean(str(key), known),
-        )
-        if nested := _nested_config(hints[key]):
-            check_keys(nested, value, where, f"{prefix}{key}.")
-
-
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`below` with the values of `above` laid over it, mapping by mapping."""
-    result = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
-def preset_values(preset: str, config: type[PhaseConfig]) -> dict[str, Any]:
-    """What a preset says to one phase: `common.yaml`, for the fields it has, then its own file."""
-    folder = preset_folder(preset)
-    common_path, own_path = folder / "common.yaml", folder / f"{config.verb}.yaml"
-    known = {field.name for field in fields(config)}
-    common = read_yaml(common_path) if common_path.exists() else {}
-    common = {key: value for key, value in common.items() if key in known}
-    own = read_yaml(own_path) if own_path.exists() else {}
-    check_keys(config, common, str(common_path))
-    check_keys(config, own, str(own_path))
-    # a TaskConfig has taken its row's values; as defaults they would outlive another row's name
-    unset = {"task": {field.name: field.default for field in fields(TaskConfig)}}
-    below = unset if "task" in known else {}
-    return merged(merged(merged(below, common), own), {"preset": preset})

@@ -14,8 +14,9 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
-from tocsr.config import PhaseConfig, check_keys, merged, preset_values, read_yaml
+from tocsr.config import PhaseConfig
 from tocsr.errors import TocsrError
+from tocsr.preset_files import check_keys, merged, preset_values, read_yaml
 from tocsr.verbs import config_class
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tocsr.config import TaskConfig
 from tocsr.data.degradation.settings import FAMILIES, Degradation, load_degradation
 from tocsr.errors import TocsrError
+from tocsr.restoration import TaskConfig
 
 # Real-ESRGAN, options/train_realesrgan_x4plus.yml: without and with a 2 at the end of the key
 HARD = {

@@ -3,10 +3,12 @@
 import pytest
 from micro import MICRO, micro_config
 
-from tocsr.config import PRESETS, DataConfig, Source, TaskConfig, task_rows
+from tocsr.config import DataConfig, Source
 from tocsr.errors import TocsrError
 from tocsr.options import read_config
 from tocsr.plans import plan_phase
+from tocsr.preset_files import PRESETS
+from tocsr.restoration import TaskConfig, task_rows
 
 ROWS = list(task_rows())
 

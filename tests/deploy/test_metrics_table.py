@@ -7,13 +7,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tocsr.config import task_rows
 from tocsr.data.images import to_tensor
 from tocsr.deploy.metrics import table
 from tocsr.deploy.metrics.subject import pair
 from tocsr.deploy.metrics.table import METRICS, chosen_metrics, load_metrics
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.models.perceptual import ShiftTolerantLPIPS
+from tocsr.restoration import task_rows
 
 
 def noise_pair(side: int = 40) -> list[np.ndarray]:

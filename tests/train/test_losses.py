@@ -6,12 +6,12 @@ import pytest
 import torch
 from micro import MICRO, micro_config
 
-from tocsr.config import TaskConfig
 from tocsr.data.degrade import degrade
 from tocsr.data.images import Batch, Place
 from tocsr.diffusion import NoiseSchedule
 from tocsr.models.folders import base_unet, base_vae
 from tocsr.models.vae import lr_to_latents, pixels_to_latents
+from tocsr.restoration import TaskConfig
 from tocsr.train.conditions import lr_latents
 from tocsr.train.expand_unet import joint_loss
 

@@ -8,7 +8,6 @@ import torch
 from micro import MICRO, micro_config
 from PIL import Image
 
-from tocsr.config import TaskConfig, task_rows
 from tocsr.data.degrade import degrade
 from tocsr.data.images import Batch, Place
 from tocsr.errors import TocsrError
@@ -16,6 +15,7 @@ from tocsr.files import write_json
 from tocsr.models.folders import base_unet, base_vae
 from tocsr.models.sr import OneStepGenerator
 from tocsr.models.vae import lr_to_latents
+from tocsr.restoration import TaskConfig, task_rows
 from tocsr.train import distill, train_sr
 from tocsr.train.conditions import low_resolution, lr_latents
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tocsr.config import BICUBIC
 from tocsr.data.degradation.resize import bicubic
 from tocsr.data.degradation.second_order import second_order
 from tocsr.data.degradation.settings import load_degradation
+from tocsr.restoration import BICUBIC
 
 
 @torch.no_grad()

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from tocsr.config import check_degradation, require, task_row
+from tocsr.config import require
 from tocsr.deploy.serve_config import ServeConfig  # noqa: F401, where verbs look for it
+from tocsr.restoration import check_degradation, task_row
 
 
 @dataclass(frozen=True, kw_only=True)

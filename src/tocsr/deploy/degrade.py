@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tocsr.config import BICUBIC, require
+from tocsr.config import require
 from tocsr.data.degradation.settings import load_degradation
 from tocsr.data.degrade import degrade
 from tocsr.data.images import to_tensor, to_uint8
@@ -19,6 +19,7 @@ from tocsr.deploy.preview import preview
 from tocsr.devices import pick_device
 from tocsr.errors import TocsrError, why_unwritten
 from tocsr.files import read_json, whole_file, write_json
+from tocsr.restoration import BICUBIC
 from tocsr.runs import silent
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tocsr.config import require, task_row
+from tocsr.config import require
 from tocsr.data.degrade import degrade
 from tocsr.data.images import to_tensor, to_uint8
 from tocsr.deploy.contact_sheet import contact_sheet
@@ -34,6 +34,7 @@ from tocsr.deploy.systems import labels, make_system
 from tocsr.deploy.test_sets import check_count, check_hashes, set_folders
 from tocsr.devices import pick_device
 from tocsr.files import whole_file, write_json, write_text
+from tocsr.restoration import task_row
 from tocsr.runs import silent
 
 if TYPE_CHECKING:

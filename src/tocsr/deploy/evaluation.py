@@ -9,7 +9,6 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from tocsr import __version__
-from tocsr.config import BICUBIC
 from tocsr.data.degradation.settings import load_degradation
 from tocsr.deploy.manifest import versions
 from tocsr.deploy.metrics.fid import MIN_IMAGES
@@ -17,6 +16,7 @@ from tocsr.deploy.metrics.table import METRICS
 from tocsr.deploy.paper_table import shown_table
 from tocsr.deploy.statistics import LEVEL, NUM_RESAMPLES, compare, mean_with_interval
 from tocsr.deploy.test_sets import named_set
+from tocsr.restoration import BICUBIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

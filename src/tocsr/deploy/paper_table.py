@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tocsr
-from tocsr.config import read_yaml
 from tocsr.deploy.metrics.fid import MIN_IMAGES
 from tocsr.deploy.test_sets import SIDE
 from tocsr.errors import TocsrError, did_you_mean
 from tocsr.models.cost import pipeline_costs
 from tocsr.models.sr import OneStepGenerator
+from tocsr.preset_files import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from tocsr.config import BICUBIC
 from tocsr.deploy.contact_sheet import middle
 from tocsr.deploy.preview import HEADINGS, enlarged
+from tocsr.restoration import BICUBIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tocsr.config import preset_folder, read_yaml
 from tocsr.deploy.figure import draw_architecture
 from tocsr.deploy.latency import NUM_WARM_UP, cpu_name, engine_latencies, part_latencies
 from tocsr.devices import pick_device
@@ -23,6 +22,7 @@ from tocsr.models.library import library_costs, surrogate_library
 from tocsr.models.sr import OneStepGenerator
 from tocsr.models.vae import widened
 from tocsr.models.variants import TEACHER
+from tocsr.preset_files import preset_folder, read_yaml
 from tocsr.runs import Report, silent
 
 if TYPE_CHECKING:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
-from tocsr.config import BICUBIC, require
+from tocsr.config import require
 from tocsr.deploy.image_files import read_image
 from tocsr.deploy.model_facts import ModelFacts
 from tocsr.deploy.resizing import resized
 from tocsr.deploy.torch_session import TorchGraph
 from tocsr.deploy.upscaler import Upscaler
 from tocsr.errors import ExitCode, TocsrError
+from tocsr.restoration import BICUBIC
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

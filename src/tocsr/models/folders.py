@@ -16,7 +16,6 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tocsr.config import preset_folder
 from tocsr.errors import ExitCode, TocsrError, one_line
 from tocsr.files import read_json
 from tocsr.models.compact import CompactUNet, from_base_unet
@@ -24,6 +23,7 @@ from tocsr.models.surrogates import SurrogateStage
 from tocsr.models.taesd import TinyAutoencoder
 from tocsr.models.vae import Autoencoder, LatentMap, LocalAutoencoder
 from tocsr.models.variants import find_variant
+from tocsr.preset_files import preset_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,8 @@ from tocsr.plans.training import training_rows
 from tocsr.runs import as_plain, read_result
 
 if TYPE_CHECKING:
-    from tocsr.config import DataConfig, PhaseConfig, TaskConfig
+    from tocsr.config import DataConfig, PhaseConfig
+    from tocsr.restoration import TaskConfig
 
 MADE_BY = {
     "pretrain": ["vae/", "vae_teacher/", "unet/"],

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tocsr.config import DataConfig, PhaseConfig, Source, read_yaml, require
+from tocsr.config import DataConfig, PhaseConfig, Source, require
+from tocsr.preset_files import read_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ from tocsr.models.vae import lr_to_latents
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tocsr.config import TaskConfig
     from tocsr.data.images import Batch
     from tocsr.models.vae import Autoencoder
+    from tocsr.restoration import TaskConfig
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from tocsr.config import DataConfig, OptimConfig, PhaseConfig, TaskConfig, require
+from tocsr.config import DataConfig, OptimConfig, PhaseConfig, require
+from tocsr.restoration import TaskConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tocsr.config import DEGRADATIONS, check_degradation, check_keys, merged, read_yaml, require
+from tocsr.config import require
 from tocsr.errors import TocsrError, did_you_mean
+from tocsr.preset_files import check_keys, merged, read_yaml
+from tocsr.restoration import DEGRADATIONS, check_degradation
 
 FAMILIES = (
     "iso",
