@@ -38,21 +38,27 @@ from tocsr.models.vae import upsample
 from tocsr.preset_files import read_yaml
 from tocsr.runs import as_plain
 from tocsr.train import distill
+from tocsr.train.sr_configs import LOSSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
-OFF = dict.fromkeys(
-    ("pixel_weight", "perceptual_weight", "latent_weight", "adversarial_weight"), 0.0
-)
-# Name -> what it is told of distill; weights that are not named are 0. With those that are, the
-# gradients of the terms on the latent of tiny's finished student are about as large.
+# The paper's loss alone, whatever the preset adds
+OFF: dict[str, Any] = {
+    **{f"{name}_weight": 0.0 for name in LOSSES},
+    "distill_weight": 1.0,
+    "decoder": "frozen",
+    "sharpen": False,
+}
+# Name -> what it is told of distill beside that. With these weights the gradients of the terms on
+# the latent of tiny's finished student are about as large.
 STUDENTS: dict[str, dict[str, Any]] = {
     "noise": {"prediction": "noise"},
     "clean": {"prediction": "clean"},
     "+ pixel": {"prediction": "clean", "pixel_weight": 1.0},
+    "+ pixel, decoder": {"prediction": "clean", "pixel_weight": 1.0, "decoder": "trained"},
     "+ perceptual": {"prediction": "clean", "perceptual_weight": 0.3},
     "+ latent": {"prediction": "clean", "latent_weight": 0.5},
     "+ adversarial": {"prediction": "clean", "adversarial_weight": 0.05},
@@ -105,7 +111,7 @@ class Tested:
 
 def student_config(options: argparse.Namespace, name: str, seed: int) -> Any:
     """The configuration of one student's distill."""
-    runs = options.out / f"{name.removeprefix('+ ')}-{seed}"
+    runs = options.out / f"{name.removeprefix('+ ').replace(', ', '-')}-{seed}"
     values = {"perceptual": options.perceptual, "perceptual_crop": options.perceptual_crop}
     if options.num_targets:
         values["num_targets"] = options.num_targets
