@@ -166,7 +166,7 @@ class DegradeConfig:
         output: (-o) Folder to write: lr/NAME.png, hr/NAME.png, input folders mirrored in both,
             preview.png with some of the pairs, and pairs.json, which says how they were made.
         degradation: How: bicubic, or of second order: hard (Real-ESRGAN's), mild (StableSR's),
-            photos (mild, and a fifth of the photos bicubic), or as a YAML file says.
+            photos (half mild, half bicubic), or as a YAML file says.
         task: Gives the factor where none is given: sr-x4 or sr-x2.
         factor: Between the sides of a photo and its low-resolution image. A photo whose sides are
             no multiples loses its last rows and columns. 0 takes the task's.
