@@ -63,7 +63,9 @@ def export_graph(generator: OneStepGenerator) -> onnx.ModelProto:
         verbose=False,
     )
     assert program is not None
-    return program.model_proto
+    graph = program.model_proto
+    del graph.graph.metadata_props[:]  # the exporter's notes, in another order each time
+    return graph
 
 
 def tensor_places(file: Path) -> dict[str, tuple[int, int]]:
