@@ -204,7 +204,10 @@ def test_workers_end_with_their_caller(tmp_path, sent):
     notes.mkdir()
     command = [sys.executable, lightwork.__file__, str(notes)]
     with (tmp_path / "said").open("w") as said:
+        # in the background of a shell Ctrl-C would be ignored, and so by all that it starts
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         caller = subprocess.Popen(command, stderr=said, start_new_session=True)
+        signal.signal(signal.SIGINT, before)
     assert within(60, lambda: len(pids(notes)) == 9)
     if sent == signal.SIGINT:
         os.killpg(caller.pid, sent)  # a terminal sends it to workers as well
