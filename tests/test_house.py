@@ -29,8 +29,17 @@ ROOT = Path(__file__).parents[1]
 # floor meet only where `SHARED` says so.
 FLOORS: list[set[str]] = [
     {"errors"},
-    {"files", "seeding", "config", "preset_files", "restoration", "processes", "runs", "devices"}
-    | {"tasks"},
+    {
+        "files",
+        "seeding",
+        "config",
+        "preset_files",
+        "restoration",
+        "processes",
+        "runs",
+        "devices",
+        "tasks",
+    },
     {"diffusion"},
     {"models", "data"},
     {"train", "search", "deploy"},

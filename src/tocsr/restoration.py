@@ -66,8 +66,8 @@ class TaskConfig:
         upscale: Factor between the low- and the high-resolution side, 1, 2, 4 or 8; 0 takes the
             row's.
         degradation: How a low-resolution image is made from a photo: bicubic, or of second order:
-            hard (Real-ESRGAN's), mild (StableSR's), photos (half mild, half
-            bicubic), or as a YAML file says; empty takes the row's.
+            hard (Real-ESRGAN's), mild (StableSR's), photos (half mild, half bicubic), or as a YAML
+            file says; empty takes the row's.
     """
 
     name: str = "sr-x4"

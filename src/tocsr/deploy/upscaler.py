@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +31,8 @@ from tocsr.models.fidelity import check_fidelity
 from tocsr.runs import silent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from tocsr.deploy.graphs import Graph
@@ -156,50 +160,21 @@ class Upscaler:
         """An array, tile by tile; in smaller tiles where the memory runs out."""
         _check_image(image)
         height, width, _ = image.shape
-        *larger, least = [tile] if tile else tile_sizes(width, self._halo, self.upscale)
+        multiple = self.facts.pixel_multiple // self.upscale
+        halo = -(-self.facts.halo // self.upscale)
+        run = partial(self._run, image, seed=seed, fidelity=fidelity)
+        *larger, least = [tile] if tile else tile_sizes(width, halo, self.upscale)
         try:
             if out is None:
                 out = np.empty((self.upscale * height, self.upscale * width, 3), image.dtype)
             for size in larger:
                 with suppress(MemoryError):
-                    return self._in_tiles(image, seed, size, report, label, fidelity, out)
-            return self._in_tiles(image, seed, least, report, label, fidelity, out)
+                    parts = tiles(height, width, size, halo, multiple)
+                    return _filled(out, parts, run, self.upscale, report, label)
+            parts = tiles(height, width, least, halo, multiple)
+            return _filled(out, parts, run, self.upscale, report, label)
         except MemoryError as error:
             raise _out_of_memory(width, height, least) from error
-
-    @property
-    def _halo(self) -> int:
-        """Pixels of the photo to compute around a tile."""
-        return -(-self.facts.halo // self.upscale)
-
-    def _in_tiles(
-        self,
-        image: NDArray[Level],
-        seed: int,
-        tile: int,
-        report: Report,
-        label: str,
-        fidelity: float,
-        out: NDArray[Level],
-    ) -> NDArray[Level]:
-        """An array in tiles of one size, into `out`."""
-        height, width, _ = image.shape
-        multiple = self.facts.pixel_multiple // self.upscale
-        parts = tiles(height, width, tile, self._halo, multiple)
-        num_done = 0
-
-        def compute(part: Tile) -> NDArray[np.float32]:
-            nonlocal num_done
-            result = self._run(image, part, seed, fidelity)
-            num_done += 1
-            report(label, num_done, len(parts), {})
-            return result
-
-        top = 0
-        for strip in strips(parts, compute, height, width, self.upscale, image.dtype.type):
-            out[top : top + len(strip)] = strip
-            top += len(strip)
-        return out
 
     def check_fidelity(self, fidelity: float) -> None:
         """Raises a usage error unless the model can be turned to this fidelity.
@@ -214,7 +189,7 @@ class Upscaler:
         )
 
     def _run(
-        self, image: NDArray[Level], part: Tile, seed: int, fidelity: float
+        self, image: NDArray[Level], part: Tile, *, seed: int, fidelity: float
     ) -> NDArray[np.float32]:
         """The graph's result for one tile, (3, n rows, n cols) in [-1, 1]."""
         facts = self.facts
@@ -227,6 +202,30 @@ class Upscaler:
         multiple = facts.pixel_multiple // facts.upscale
         pixels = upsampled(image, part, facts.upscale, multiple)
         return self._graph(pixels[None], noise[None])[0]
+
+
+def _filled(
+    out: NDArray[Level],
+    parts: list[Tile],
+    run: Callable[[Tile], NDArray[np.float32]],
+    upscale: int,
+    report: Report,
+    label: str,
+) -> NDArray[Level]:
+    """`out`, which the tiles that `run` computes have been blended into."""
+    done = count(1)
+
+    def compute(part: Tile) -> NDArray[np.float32]:
+        result = run(part)
+        report(label, next(done), len(parts), {})
+        return result
+
+    height, width = (side // upscale for side in out.shape[:2])
+    top = 0
+    for strip in strips(parts, compute, height, width, upscale, out.dtype.type):
+        out[top : top + len(strip)] = strip
+        top += len(strip)
+    return out
 
 
 def upsampled(
