@@ -79,6 +79,14 @@ def phase_config(verb: str, options: argparse.Namespace, steps: str, **values: o
     return read_config(verb, [f"--{name}={value}" for name, value in values.items()])[0]
 
 
+def link_phases(folder: Path, to: Path, verbs: Iterable[str]) -> None:
+    """Makes phases of one `--runs` folder those of another too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for verb in verbs:
+        if not (folder / verb).is_symlink():
+            (folder / verb).symlink_to((to / verb).resolve(), target_is_directory=True)
+
+
 def report(label: str, done: int, total: int, figures: Mapping[str, float]) -> None:
     """A line on the standard error at each tenth of a training."""
     if 10 * done // total > 10 * (done - 1) // total:

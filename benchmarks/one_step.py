@@ -9,6 +9,7 @@ was. All are measured on the photos of `--hr`, degraded as `--degradation` says 
 `--lr` has them, whole, with the start noise of seed 0; what is measured is the 8-bit image as it
 would be saved. Of several seeds the mean and, in brackets, the spread. Seconds are for one image,
 of the network alone. `--models` are measured too, with their dial at each `--fidelity`.
+`--save` keeps the results of the first seed, for `tocsr evaluate --sr` to set beside others.
 """
 
 from __future__ import annotations
@@ -24,11 +25,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from common import base_parser, mean_and_spread, named_folder, phase_config, report, table
+from common import (
+    base_parser,
+    link_phases,
+    mean_and_spread,
+    named_folder,
+    phase_config,
+    report,
+    table,
+)
 
 from tocsr.data.degrade import degrade
 from tocsr.data.images import to_tensor, to_uint8
-from tocsr.deploy.image_files import read_image
+from tocsr.deploy.image_files import Picture, read_image, write_image
 from tocsr.deploy.metrics.subject import Subject
 from tocsr.deploy.metrics.table import METRICS, chosen_metrics, load_metrics
 from tocsr.deploy.pairs import common_names, named_images
@@ -41,9 +50,11 @@ from tocsr.train import distill
 from tocsr.train.sr_configs import LOSSES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
+
+    from tocsr.deploy.metrics.metric import Metric
 
 # The paper's loss alone, whatever the preset adds
 OFF: dict[str, Any] = {
@@ -100,18 +111,36 @@ class Tested:
 
     Args:
         index: Its place by name.
+        name: What it is called.
         lr: (1, 3, h, w) in [-1, 1].
         hr: What a result is held against.
     """
 
     index: int
+    name: str
     lr: Tensor
     hr: Subject
 
 
+def measuring_parser(about: str | None) -> argparse.ArgumentParser:
+    """A parser with the options of training on photos and measuring on others."""
+    parser = base_parser(about)
+    parser.add_argument("--photos", type=Path, help="To train on; the preset's otherwise.")
+    parser.add_argument("--hr", type=Path, required=True, help="Folder of photos to measure on.")
+    parser.add_argument("--lr", type=Path, help="Folder of their low-resolution images, by name.")
+    parser.add_argument("--limit", type=int, default=0, help="Only so many photos; 0 for all.")
+    parser.add_argument("--metric_weights", type=Path, help="Folder of the metrics' files.")
+    return parser
+
+
+def folder_name(system: str) -> str:
+    """A system's name without what a path should not have."""
+    return system.removeprefix("+ ").replace(", ", "-").replace(" ", "-")
+
+
 def student_config(options: argparse.Namespace, name: str, seed: int) -> Any:
     """The configuration of one student's distill."""
-    runs = options.out / f"{name.removeprefix('+ ').replace(', ', '-')}-{seed}"
+    runs = options.out / f"{folder_name(name)}-{seed}"
     values = {"perceptual": options.perceptual, "perceptual_crop": options.perceptual_crop}
     if options.num_targets:
         values["num_targets"] = options.num_targets
@@ -128,9 +157,7 @@ def trained_student(options: argparse.Namespace, name: str, seed: int) -> Path:
     """Folder of one finished student, trained now if need be."""
     config = student_config(options, name, seed)
     config.folder.mkdir(parents=True, exist_ok=True)
-    for verb in ("expand-unet", "train-sr"):
-        if not (config.runs / verb).is_symlink():
-            (config.runs / verb).symlink_to((options.runs / verb).resolve(), True)
+    link_phases(config.runs, options.runs, ("expand-unet", "train-sr"))
     shared = options.out / f"targets-{target_key(config)}"
     shared.mkdir(exist_ok=True)
     if not (config.folder / "targets").is_symlink():
@@ -166,15 +193,25 @@ def tested_images(options: argparse.Namespace, upscale: int, degradation: str) -
             lr = to_tensor(read_image(folders["lr"][name]).rgb)[None]
         else:
             lr = degrade(to_tensor(hr)[None], upscale, degradation, 0, [index])
-        found.append(Tested(index, lr, Subject(hr)))
+        found.append(Tested(index, name, lr, Subject(hr)))
     return found
 
 
 @torch.no_grad()
 def measured(
-    system: Any, images: Sequence[Tested], metrics: dict[str, Callable[..., float]]
+    system: Any,
+    images: Sequence[Tested],
+    metrics: Mapping[str, Callable[..., float]],
+    save: Path | None = None,
 ) -> dict[str, float]:
-    """Each metric's mean over the images, and `seconds` for one."""
+    """Each metric's mean over the images, and `seconds` for one.
+
+    Args:
+        system: Called with a low-resolution image and its index.
+        images: What is measured on.
+        metrics: By name.
+        save: Folder that receives the results as PNG files.
+    """
     system(images[0].lr, 0)  # the first call allocates
     rows, seconds = [], 0.0
     for image in images:
@@ -182,6 +219,9 @@ def measured(
         result = system(image.lr, image.index)
         seconds += time.perf_counter() - started
         subject = Subject(to_uint8(result[0]))
+        if save:
+            save.mkdir(parents=True, exist_ok=True)
+            write_image(save / f"{image.name}.png", Picture(subject.rgb), "png")
         rows.append([measure(subject, image.hr) for measure in metrics.values()])
     means = np.mean(rows, axis=0).tolist()
     return {**dict(zip(metrics, means, strict=True)), "seconds": seconds / len(images)}
@@ -211,16 +251,29 @@ def systems(options: argparse.Namespace, upscale: int, clip: float) -> dict[str,
     return found
 
 
+def cell(figures: Sequence[Mapping[str, float]], name: str, digits: int) -> str:
+    """A figure, of several seeds the mean and the spread."""
+    values = [row[name] for row in figures]
+    return mean_and_spread(values, digits) if len(values) > 1 else f"{values[0]:.{digits}f}"
+
+
+def cells(figures: Sequence[Mapping[str, float]], rows: Mapping[str, Metric]) -> list[str]:
+    """Those of a table's line for one system, its figures by seed."""
+    return [cell(figures, name, row.digits) for name, row in rows.items() if name in figures[0]]
+
+
+def say_absent(absent: Mapping[str, str], rows: Mapping[str, Metric]) -> None:
+    """Prints which metrics are not measured and why."""
+    for name, reason in absent.items():
+        print(f"\n{rows[name].title} is not measured: it {reason}")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = base_parser(__doc__)
+    parser = measuring_parser(__doc__)
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--runs", type=Path, default=Path("runs/tiny"))
     parser.add_argument("--out", type=Path, default=Path("runs/one-step"))
-    parser.add_argument("--photos", type=Path, help="To train on; the preset's otherwise.")
-    parser.add_argument("--hr", type=Path, required=True, help="Folder of photos to measure on.")
-    parser.add_argument("--lr", type=Path, help="Folder of their low-resolution images, by name.")
     parser.add_argument("--degradation", help="To measure on; the task's otherwise.")
-    parser.add_argument("--limit", type=int, default=0, help="Only so many photos; 0 for all.")
     parser.add_argument("--students", nargs="*", choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument("--teacher_steps", type=int, nargs="*", default=[1, 4, 15, 50])
     parser.add_argument("--models", nargs="*", type=named_folder, default=[], metavar="NAME=FOLDER")
@@ -229,8 +282,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--perceptual", default="encoder", help="As in distill.")
     parser.add_argument("--perceptual_weight", type=float, help="In place of the encoder's 0.3.")
     parser.add_argument("--perceptual_crop", type=int, default=0, help="As in distill.")
+    parser.add_argument("--save", type=Path, help="Folder to write results to, one a system.")
     parser.add_argument("--metrics", nargs="+", choices=METRICS, default=list(DEFAULT_METRICS))
-    parser.add_argument("--metric_weights", type=Path, help="Folder of the metrics' files.")
     options = parser.parse_args(argv)
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
@@ -239,21 +292,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = tested_images(options, upscale, options.degradation or degradation)
     rows = chosen_metrics(options.metrics, (), has_reference=True)
     metrics, absent = load_metrics(rows, options.metric_weights)
-    columns = {name: (rows[name].title, rows[name].digits) for name in metrics}
-    columns["seconds"] = ("seconds", 2)
     lines = []
     for name, of_seeds in systems(options, upscale, config.clip).items():
-        figures = [measured(system, images, metrics) for system in of_seeds]
-        cells = [
-            mean_and_spread([row[key] for row in figures], digits)
-            if len(figures) > 1
-            else f"{figures[0][key]:.{digits}f}"
-            for key, (_, digits) in columns.items()
+        save = options.save and options.save / folder_name(name)
+        figures = [
+            measured(system, images, metrics, save if i == 0 else None)
+            for i, system in enumerate(of_seeds)
         ]
-        lines.append([name, *cells])
-    print(table(["system", *(title for title, _ in columns.values())], lines))
-    for name, reason in absent.items():
-        print(f"\n{rows[name].title} is not measured: it {reason}")
+        lines.append([name, *cells(figures, rows), cell(figures, "seconds", 2)])
+    print(table(["system", *(rows[name].title for name in metrics), "seconds"], lines))
+    say_absent(absent, rows)
 
 
 if __name__ == "__main__":

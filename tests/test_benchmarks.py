@@ -122,6 +122,20 @@ def test_latent_smoothness_measures_each_autoencoder(bases, photos, tmp_path, ca
     assert printed(capsys, "latent_smoothness", argv) == (rows, "")
 
 
+def test_channels_and_size_trains_and_measures_four_cells(bases, photos, tmp_path, capsys):
+    argv = [*SHORT, "--seeds", "0", "--runs", str(bases), "--out", f"{tmp_path}/cells"]
+    argv += ["--budgets", "1", "1000000", "--hr", str(photos)]
+    rows, progress = printed(capsys, "channels_and_size", argv)
+    assert rows[0][:5] == ["channels", "autoencoder alone", "U-Net", "GMACs", "PSNR-Y"]
+    assert [row[0] for row in rows[2:]] == ["4", "4", "16", "16"]
+    for small, large in (rows[2:4], rows[4:]):
+        assert small[1] == large[1]  # one autoencoder for both sizes
+        params = [int(row[2].replace(",", "")) for row in (small, large)]
+        assert params[0] < params[1]
+    assert "4-1-0 distill 2/2" in progress
+    assert printed(capsys, "channels_and_size", argv) == (rows, "")
+
+
 def test_a_u_net_that_predicts_zero_has_loss_1_in_every_band():
     common = importlib.import_module("common")
     unet = base_unet(str(MICRO))

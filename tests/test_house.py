@@ -43,12 +43,13 @@ FLOORS: list[set[str]] = [
     {"diffusion"},
     {"models", "data"},
     {"train", "search", "deploy"},
+    {"web"},
     {"verbs", "options", "plans"},
     {"recipe"},
     {"cli"},
     {"__main__"},
 ]
-SHARED = [FLOORS[1], FLOORS[5]]
+SHARED = [FLOORS[1], FLOORS[6]]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 # Package -> where it may be imported; a name that ends in a slash is a folder.
@@ -63,8 +64,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     "pyvips": ("deploy/huge.py",),
     "accelerate": ("train/loop.py",),
     "ray": ("tasks.py",),
-    "uvicorn": ("deploy/serve.py",),
-    "starlette": ("deploy/serve_app.py", "deploy/serve_guard.py", "deploy/serve_request.py"),
+    "uvicorn": ("web/serve.py",),
+    "starlette": ("web/",),
     "torchvision": (),
 }
 

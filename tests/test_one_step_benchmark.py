@@ -16,7 +16,8 @@ from tocsr.deploy.metrics.psnr import psnr_y
 from tocsr.diffusion import sample_noise
 from tocsr.files import write_json
 from tocsr.models.folders import base_unet, base_vae
-from tocsr.models.sr import OneStepGenerator, with_condition, with_prediction
+from tocsr.models.sr import OneStepGenerator
+from tocsr.models.sr_starts import with_condition, with_prediction
 from tocsr.models.vae import upsample
 
 STUDENTS = ["clean", "+ all"]
@@ -91,6 +92,20 @@ def test_bicubic_is_measured_as_a_saved_image(measure, photos):
         lr = degrade(to_tensor(hr)[None], 4, "bicubic", 0, [index])
         scores.append(psnr_y(to_uint8(upsample(lr, 4)[0]), hr))
     assert rows[2][:2] == ["bicubic", f"{np.mean(scores):.3f}"]
+
+
+def test_kept_results_are_those_that_were_measured(measure, photos, tmp_path):
+    rows, _, _ = measure("--students", "clean", "--save", f"{tmp_path}/kept")
+    folders = sorted(path.name for path in (tmp_path / "kept").iterdir())
+    assert folders == ["bicubic", "clean", "teacher-1-step", "teacher-3-steps"]
+    for name, row in zip(("bicubic", "clean"), (rows[2], rows[-1]), strict=True):
+        scores = []
+        for photo in "ab":
+            hr = np.asarray(Image.open(photos / f"{photo}.png"))[:100, :128]
+            scores.append(
+                psnr_y(np.asarray(Image.open(tmp_path / "kept" / name / f"{photo}.png")), hr)
+            )
+        assert row[:2] == [name, f"{np.mean(scores):.3f}"]
 
 
 def test_pairs_are_taken_by_name(measure, photos, tmp_path):

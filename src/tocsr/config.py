@@ -18,6 +18,13 @@ def require(holds: bool, message: str, hint: str = "") -> None:
         raise TocsrError(message, hint)
 
 
+def require_at_least(least: int, config: object, *names: str) -> None:
+    """Raises a usage error unless each of these fields of a configuration is at least so much."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= least, f"{name} must be at least {least}, got {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
     """What every phase is told.
@@ -39,7 +46,7 @@ class PhaseConfig:
     num_threads: int = 0
 
     def __post_init__(self) -> None:
-        require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
+        require_at_least(0, self, "seed")
 
     @property
     def folder(self) -> Path:
@@ -87,10 +94,8 @@ class OptimConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "batch_size", "accumulation", "checkpoint_every", "log_every"):
-            require(
-                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
-            )
+        counts = ("num_steps", "batch_size", "accumulation", "checkpoint_every", "log_every")
+        require_at_least(1, self, *counts)
         require(self.lr > 0, f"lr must be above 0, got {self.lr}")
         require(0 <= self.ema_decay < 1, f"ema_decay must be in [0, 1), got {self.ema_decay}")
         require(

@@ -42,7 +42,7 @@ VERBS: dict[str, Verb] = {
     **PHASES,
     "recipe": Verb("run the phases of a preset in order", "recipe", "search"),
     "upscale": Verb("upscale photos", "deploy"),
-    "serve": Verb("upscale photos in a browser, or through an HTTP API", "deploy", "web"),
+    "serve": Verb("upscale photos in a browser, or through an HTTP API", "web", "web"),
     "degrade": Verb("make low-resolution images of photos", "deploy", "torch"),
     "evaluate": Verb("measure results against references", "deploy", "torch"),
     "profile": Verb("count parameters and GMACs, measure time and memory", "deploy", "torch"),

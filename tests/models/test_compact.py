@@ -18,7 +18,7 @@ from tocsr.models.compact import (
 from tocsr.models.cost import model_params
 from tocsr.models.folders import WEIGHTS, load_surrogates, load_unet
 from tocsr.models.library import surrogate_library
-from tocsr.models.sr import with_condition
+from tocsr.models.sr_starts import with_condition
 from tocsr.models.stages import unet_stages
 from tocsr.models.surrogate_starts import init_from_teacher_
 from tocsr.models.surrogates import SurrogateStage, computing_blocks, is_local

@@ -14,9 +14,8 @@ from tocsr.models.sr import (
     OneStepGenerator,
     one_step,
     super_resolve,
-    with_condition,
-    with_prediction,
 )
+from tocsr.models.sr_starts import with_condition, with_prediction
 from tocsr.models.vae import latents_to_pixels, pixels_to_latents, upsample
 
 SCHEDULE = NoiseSchedule()

@@ -12,7 +12,8 @@ from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample
 from tocsr.errors import TocsrError
 from tocsr.files import read_json, read_json_lines, write_json
 from tocsr.models.folders import base_unet, base_vae, load_unet, load_vae
-from tocsr.models.sr import one_step, with_condition, with_prediction
+from tocsr.models.sr import one_step
+from tocsr.models.sr_starts import with_condition, with_prediction
 from tocsr.models.vae import pixels_to_latents
 from tocsr.runs import Run, silent
 from tocsr.train import distill, trajectories
@@ -295,6 +296,17 @@ def test_a_share_of_the_sharpening_lies_between_the_two_trainings(runs):
         weights[share] = load_unet(runs / "distill" / "model" / "unet").conv_out.weight
     first = load_unet(runs / "distill" / "faithful" / "model" / "unet").conv_out.weight
     torch.testing.assert_close(weights["0.25"], torch.lerp(first, weights["1"], 0.25))
+
+
+@pytest.mark.parametrize(("of_decoder", "goes_on"), [("same", True), ("frozen", False)])
+def test_the_decoder_can_stay_as_the_first_training_left_it(runs, of_decoder, goes_on):
+    options = (*SHARPEN, *SHARP, "--pixel_weight=1", "--decoder=trained")
+    distill.run(micro_config("distill", runs, *options, f"--sharpen_decoder={of_decoder}"))
+    folders = (runs / "distill" / "faithful" / "model", runs / "distill" / "model")
+    first, last = (load_vae(folder / "vae").state_dict() for folder in folders)
+    changed = {name for name in first if not torch.equal(first[name], last[name])}
+    assert bool(changed) == goes_on
+    assert not any(name.startswith("encoder") for name in changed)
 
 
 def test_a_killed_sharpening_does_not_begin_again_with_the_first_training(runs):

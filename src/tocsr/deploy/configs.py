@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from tocsr.config import require
-from tocsr.deploy.serve_config import ServeConfig  # noqa: F401, where verbs look for it
+from tocsr.config import require, require_at_least
 from tocsr.restoration import check_degradation, task_row
 
 
@@ -83,9 +82,7 @@ class UpscaleConfig:
         )
         require(0 <= self.fidelity <= 1, f"fidelity must be from 0 to 1, got {self.fidelity:g}")
         require(1 <= self.quality <= 100, f"quality must be in 1..100, got {self.quality}")
-        for name in ("width", "height", "tile", "seed", "num_threads"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must be at least 0, got {value}")
+        require_at_least(0, self, "width", "height", "tile", "seed", "num_threads")
         require(
             self.depth != "16" or self.format in ("auto", "png", "tif"),
             f"depth 16 needs format png or tif, got {self.format}",
@@ -121,9 +118,7 @@ class ProfileConfig:
     draw: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_runs", "num_threads"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must be at least 0, got {value}")
+        require_at_least(0, self, "num_runs", "num_threads")
         require(
             self.budget is None or self.budget > 0, f"budget must be above 0, got {self.budget}"
         )
@@ -190,13 +185,11 @@ class DegradeConfig:
         require(len(self.inputs) > 0, "degrade needs at least one photo or folder of photos")
         check_degradation(self.degradation, "degradation")
         object.__setattr__(self, "factor", self.factor or task_row(self.task).upscale)
-        require(self.factor >= 1, f"factor must be at least 1, got {self.factor}")
+        require_at_least(1, self, "factor")
         require(
             not self.output.is_file(), f"output must be a folder to write, {self.output} is a file"
         )
-        for name in ("seed", "num_threads"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must be at least 0, got {value}")
+        require_at_least(0, self, "seed", "num_threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +260,7 @@ class EvaluateConfig:
                 file is None or file.suffix == suffix,
                 f"{name} must name a {suffix} file, got {file}",
             )
-        require(self.num_shown >= 1, f"num_shown must be at least 1, got {self.num_shown}")
+        require_at_least(1, self, "num_shown")
         require(
             not self.shown_by or self.is_shown,
             "shown_by chooses the images of a --report or --sheet, neither is asked for",
@@ -275,10 +268,8 @@ class EvaluateConfig:
         if self.degrade:
             check_degradation(self.degrade, "degrade")
         object.__setattr__(self, "factor", self.factor or task_row(self.task).upscale)
-        require(self.factor >= 1, f"factor must be at least 1, got {self.factor}")
-        for name in ("seed", "border", "num_threads"):
-            value = getattr(self, name)
-            require(value >= 0, f"{name} must be at least 0, got {value}")
+        require_at_least(1, self, "factor")
+        require_at_least(0, self, "seed", "border", "num_threads")
 
     @property
     def is_shown(self) -> bool:

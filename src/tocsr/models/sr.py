@@ -1,4 +1,4 @@
-"""Super-resolution: the conditioned U-Net, and the one-step generator (Eqs. 20, 22).
+"""Super-resolution in one step and in several, and the finished model (Eqs. 19, 22).
 
 Legend: B batch, H W pixels of the result, Z latent channels, h = H / 8, w = W / 8.
 """
@@ -6,7 +6,7 @@ Legend: B batch, H W pixels of the result, Z latent channels, h = H / 8, w = W /
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,8 @@ from tocsr.diffusion import (
 )
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.files import read_json, write_json
-from tocsr.models.compact import CompactUNet, rebuilt
 from tocsr.models.fidelity import check_fidelity
 from tocsr.models.folders import load_unet, load_vae
-from tocsr.models.layers import zero_last_
 from tocsr.models.vae import (
     LATENT_STRIDE,
     Autoencoder,
@@ -37,60 +35,9 @@ from tocsr.models.vae import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tocsr.models.compact import CompactUNet
+
 SCHEMA = 1
-
-ConditionStart = Literal["zero", "copied"]
-_NOISY_SHARE = 0.1  # of the backbone's weights for z_t that `copied` leaves it
-
-
-@torch.no_grad()
-def with_condition(unet: CompactUNet, start: ConditionStart = "zero") -> CompactUNet:
-    """The U-Net that takes z_LR beside z_t (Eq. 20).
-
-    Args:
-        unet: The backbone.
-        start: Of the new input weights. `zero`: at its first step the network predicts what the
-            backbone predicts, whatever z_LR is. `copied`, for one whose head starts anew
-            (`with_prediction`): z_LR goes in by the backbone's weights for z_t, and z_t by a tenth
-            of them. With zeros at both ends there is no way from z_LR to the result that a gradient
-            could follow; at the last timesteps, where z_t is noise, training then stands still.
-    """
-    conditioned_unet = rebuilt(unet, condition_channels=unet.latent_channels)
-    first = _first_conv(conditioned_unet.conv_in)
-    first.weight.zero_()
-    own = _first_conv(unet.conv_in).weight
-    noisy, condition = first.weight.split(unet.latent_channels, dim=1)
-    noisy.copy_(own)
-    if start == "copied":
-        condition.copy_(own)
-        scale_noise_input_(conditioned_unet, _NOISY_SHARE)
-    if first.bias is not None:
-        first.bias.copy_(_first_conv(unet.conv_in).get_parameter("bias"))
-    return conditioned_unet
-
-
-def with_prediction(unet: CompactUNet, prediction: Prediction) -> CompactUNet:
-    """The U-Net made to predict something else, its last convolution then starting at zero.
-
-    So a conditioned U-Net that is to predict the clean latent starts as z_LR. One that is to
-    predict the noise starts with z_T / sqrt(abar_T) in one step, which is far from anything: the
-    paper's form is for a backbone that predicts the noise already.
-    """
-    if unet.config.prediction == prediction:
-        return unet
-    changed = rebuilt(unet, prediction=prediction)
-    zero_last_(changed.conv_out)
-    return changed
-
-
-def scale_noise_input_(unet: CompactUNet, share: float) -> None:
-    """Multiplies the input weights for z_t of a conditioned U-Net by `share`."""
-    with torch.no_grad():
-        _first_conv(unet.conv_in).weight[:, : unet.latent_channels] *= share
-
-
-def _first_conv(module: nn.Module) -> nn.Conv2d:
-    return next(part for part in module.modules() if isinstance(part, nn.Conv2d))
 
 
 def one_step(

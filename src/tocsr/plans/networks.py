@@ -9,7 +9,7 @@ import torch
 from tocsr.models.compact import num_params, rebuilt
 from tocsr.models.cost import Cost, autoencoder_costs, count_macs, total, unet_cost
 from tocsr.models.folders import base_unet, base_vae
-from tocsr.models.sr import with_condition
+from tocsr.models.sr_starts import with_condition
 from tocsr.models.vae import LATENT_STRIDE, LatentMap, widened
 from tocsr.options import hand_on, read_config
 from tocsr.runs import read_result

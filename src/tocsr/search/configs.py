@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tocsr.config import DataConfig, PhaseConfig, Source, require
+from tocsr.config import DataConfig, PhaseConfig, Source, require, require_at_least
 from tocsr.preset_files import read_yaml
 
 if TYPE_CHECKING:
@@ -73,17 +73,9 @@ class SearchConfig(PhaseConfig):
             f"num_samples must be a multiple of batch_size, got {self.num_samples} and "
             f"{self.batch_size}",
         )
-        least = {
-            "num_iterations": 0,
-            "num_parallel": 1,
-            "workers": 1,
-            "cache_mb": 0,
-            "latency_rounds": 1,
-            "num_denoise_steps": 1,
-        }
-        for name, bound in least.items():
-            value = getattr(self, name)
-            require(value >= bound, f"{name} must be at least {bound}, got {value}")
+        require_at_least(0, self, "num_iterations", "cache_mb")
+        counts = ("num_parallel", "workers", "latency_rounds", "num_denoise_steps")
+        require_at_least(1, self, *counts)
         require(
             self.latency_pixels > 0 and self.latency_pixels % 64 == 0,
             f"latency_pixels must be a positive multiple of 64, got {self.latency_pixels}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from tocsr.config import DataConfig, OptimConfig, PhaseConfig, require
+from tocsr.config import DataConfig, OptimConfig, PhaseConfig, require, require_at_least
 from tocsr.train.sr_configs import (  # noqa: F401, where verbs look for them
     DistillConfig,
     TrainSrConfig,
@@ -146,10 +146,8 @@ class CalibrateConfig(PhaseConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("group_params", "patience", "check_every", "num_checked", "num_heldout"):
-            least = 0 if name in ("group_params", "patience") else 1
-            value = getattr(self, name)
-            require(value >= least, f"{name} must be at least {least}, got {value}")
+        require_at_least(0, self, "group_params", "patience")
+        require_at_least(1, self, "check_every", "num_checked", "num_heldout")
         require(0 <= self.min_gain < 1, f"min_gain must be in [0, 1), got {self.min_gain}")
         require(
             not self.patience or self.optim.schedule == "constant",

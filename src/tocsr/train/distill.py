@@ -14,13 +14,8 @@ from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule
 from tocsr.models.folders import load_unet, load_vae
 from tocsr.models.reach import measured_halo
-from tocsr.models.sr import (
-    GeneratorFacts,
-    OneStepGenerator,
-    one_step,
-    scale_noise_input_,
-    with_prediction,
-)
+from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step
+from tocsr.models.sr_starts import scale_noise_input_, with_prediction
 from tocsr.models.surrogates import is_local
 from tocsr.models.vae import LATENT_STRIDE, decoder_parts
 from tocsr.runs import phase, require_result
@@ -164,7 +159,7 @@ def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
             first.finish(figures)
         vae = load_vae(first.folder / "model" / "vae").to(device).requires_grad_(False)
         student = load_unet(first.folder / "model" / "unet").to(device)
-        config = replace(config, optim=config.sharpen_optim)
+        config = config.sharpening
     before = copy.deepcopy((vae, student)) if config.sharpen else (vae, student)
     figures = trained_student(config, run, (vae, student), targets, extras, report)
     for network, first in zip((vae, student), before, strict=True):

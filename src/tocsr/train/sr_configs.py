@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from tocsr.config import DataConfig, OptimConfig, PhaseConfig, require
+from tocsr.config import DataConfig, OptimConfig, PhaseConfig, require, require_at_least
 from tocsr.restoration import TaskConfig
 
 
@@ -78,6 +78,8 @@ class DistillConfig(PhaseConfig):
         sharpen: Not in the paper: whether the perceptual, grid and adversarial losses wait for a
             second training, which goes on from the student of the first.
         sharpen_optim: That training.
+        sharpen_decoder: Whether the decoder goes on as in the first training, or stays as that one
+            left it.
         sharpen_share: How far the saved weights go from the first training's, 0, to the second's, 1
             (network interpolation, Wang et al. 2018): more of it is sharper and less faithful.
     """
@@ -105,14 +107,12 @@ class DistillConfig(PhaseConfig):
     adversarial: Literal["latents", "pixels"] = "latents"
     sharpen: bool = False
     sharpen_optim: OptimConfig = field(default_factory=OptimConfig)
+    sharpen_decoder: Literal["same", "frozen"] = "same"
     sharpen_share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.num_denoise_steps >= 1,
-            f"num_denoise_steps must be at least 1, got {self.num_denoise_steps}",
-        )
+        require_at_least(1, self, "num_denoise_steps")
         for name in ("optim", "sharpen_optim") if self.sharpen else ("optim",):
             size = getattr(self, name).batch_size
             whole_batches = self.num_targets > 0 and self.num_targets % size == 0
@@ -125,10 +125,7 @@ class DistillConfig(PhaseConfig):
             0 <= self.sharpen_share <= 1,
             f"sharpen_share must be in [0, 1], got {self.sharpen_share}",
         )
-        require(self.noise_share >= 0, f"noise_share must be at least 0, got {self.noise_share}")
-        for name in LOSSES:
-            weight = getattr(self, f"{name}_weight")
-            require(weight >= 0, f"{name}_weight must be at least 0, got {weight}")
+        require_at_least(0, self, "noise_share", *(f"{name}_weight" for name in LOSSES))
         require(
             any(getattr(self.faithful, f"{name}_weight") for name in LOSSES),
             "one of the losses must have a weight above 0"
@@ -160,6 +157,12 @@ class DistillConfig(PhaseConfig):
         return replace(
             self, sharpen=False, perceptual_weight=0.0, grid_weight=0.0, adversarial_weight=0.0
         )
+
+    @property
+    def sharpening(self) -> DistillConfig:
+        """The settings of the second training."""
+        decoder = self.decoder if self.sharpen_decoder == "same" else "frozen"
+        return replace(self, optim=self.sharpen_optim, decoder=decoder)
 
     @property
     def sees_pixels(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, draws, sr_denoising_loss
 from tocsr.models.folders import load_unet, load_vae
-from tocsr.models.sr import with_condition, with_prediction
+from tocsr.models.sr_starts import with_condition, with_prediction
 from tocsr.models.vae import pixels_to_latents
 from tocsr.runs import phase, require_result
 from tocsr.train.conditions import lr_latents

@@ -24,13 +24,13 @@ pytest.importorskip("starlette", reason="the extra web is not installed")
 
 from starlette.testclient import TestClient
 
-from tocsr.deploy.serve import run
-from tocsr.deploy.serve_app import make_app
-from tocsr.deploy.serve_config import ServeConfig
-from tocsr.deploy.serve_jobs import WebJob, WebJobs
-from tocsr.deploy.serve_request import file_name
 from tocsr.deploy.upscaler import Upscaler
 from tocsr.errors import TocsrError
+from tocsr.web.app import make_app
+from tocsr.web.configs import ServeConfig
+from tocsr.web.jobs import WebJob, WebJobs
+from tocsr.web.request import file_name
+from tocsr.web.serve import run
 
 HERE = "http://127.0.0.1:8000"
 
@@ -239,7 +239,7 @@ def test_a_preview_that_fails_leaves_the_result(client, monkeypatch):
     def fails(*_):
         raise MemoryError
 
-    monkeypatch.setattr("tocsr.deploy.serve_photo._write_preview", fails)
+    monkeypatch.setattr("tocsr.web.photo._write_preview", fails)
     job = ended(client, add(client, query="?format=tif"))
     assert job["state"] == "done"
     assert client.get(job["result"]["url"]).status_code == 200

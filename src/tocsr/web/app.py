@@ -19,10 +19,10 @@ from starlette.staticfiles import StaticFiles
 
 import tocsr
 from tocsr.deploy.formats import Format
-from tocsr.deploy.serve_guard import Guard
-from tocsr.deploy.serve_photo import AFTER, BEFORE, RequestError
-from tocsr.deploy.serve_request import read_options, received
 from tocsr.errors import ExitCode, TocsrError, why_unwritten
+from tocsr.web.guard import Guard
+from tocsr.web.photo import AFTER, BEFORE, RequestError
+from tocsr.web.request import read_options, received
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from tocsr.deploy.serve_jobs import WebJob, WebJobs
+    from tocsr.web.jobs import WebJob, WebJobs
 
 PAGE = Path(tocsr.__file__).parent / "assets" / "web"
 _STATUS = {ExitCode.USAGE: 400, ExitCode.MODEL: 500, ExitCode.RESOURCES: 507}

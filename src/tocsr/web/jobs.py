@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Literal
 
 from tocsr.deploy.metadata import model_checksum
 from tocsr.deploy.resizing import pass_sizes, result_size
-from tocsr.deploy.serve_photo import RequestError, check_photo, write_previews
 from tocsr.deploy.upscale import made_with, upscale_file
 from tocsr.deploy.upscale_jobs import Job, plan
 from tocsr.deploy.upscaler import SHIPPED_MODEL
 from tocsr.errors import ExitCode, TocsrError, why_unwritten
+from tocsr.web.photo import RequestError, check_photo, write_previews
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from tocsr.deploy.configs import UpscaleConfig
     from tocsr.deploy.resizing import Size
-    from tocsr.deploy.serve_config import ServeConfig
     from tocsr.deploy.upscaler import Upscaler
+    from tocsr.web.configs import ServeConfig
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 _MAX_REMEMBERED = 256  # ended photos that can still be asked for

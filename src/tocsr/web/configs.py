@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from tocsr.config import require
+from tocsr.config import require, require_at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,6 @@ class ServeConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.port <= 65535, f"port must be in 0..65535, got {self.port}")
-        require(self.num_threads >= 0, f"num_threads must be at least 0, got {self.num_threads}")
-        for name in (
-            *("max_upload_mb", "max_pixels", "max_result_pixels", "max_seconds", "max_queue"),
-            *("num_workers", "keep_seconds", "keep_mb"),
-        ):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
+        require_at_least(0, self, "num_threads")
+        limits = ("max_upload_mb", "max_pixels", "max_result_pixels", "max_seconds", "max_queue")
+        require_at_least(1, self, *limits, "num_workers", "keep_seconds", "keep_mb")

@@ -14,15 +14,15 @@ from starlette.requests import ClientDisconnect, Request
 
 from tocsr.config import require
 from tocsr.deploy.configs import UpscaleConfig
-from tocsr.deploy.serve_photo import RequestError
 from tocsr.errors import TocsrError, did_you_mean
+from tocsr.web.photo import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from starlette.types import Message, Receive
 
-    from tocsr.deploy.serve_config import ServeConfig
+    from tocsr.web.configs import ServeConfig
 
 _OPTIONS = (
     *("upscale", "width", "height", "fidelity", "color_fix", "seed"),

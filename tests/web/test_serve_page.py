@@ -15,8 +15,8 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="the extra web is not installed")
 
-from tocsr.deploy.serve_app import PAGE
 from tocsr.deploy.upscaler import Upscaler
+from tocsr.web.app import PAGE
 
 FILES = sorted(PAGE.iterdir())
 ELSEWHERE = re.compile(r"(?:[a-z]+:)?//[\w.-]+\.\w+|@import|\burl\(", re.IGNORECASE)

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from PIL import Image
 
-from tocsr.deploy.serve_app import make_app
-from tocsr.deploy.serve_jobs import WebJobs
 from tocsr.deploy.upscaler import Upscaler
 from tocsr.errors import TocsrError
 from tocsr.runs import silent
+from tocsr.web.app import make_app
+from tocsr.web.jobs import WebJobs
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from tocsr.deploy.serve_config import ServeConfig
     from tocsr.runs import Report
+    from tocsr.web.configs import ServeConfig
 
 _MAX_CONNECTIONS = 256  # more are answered with 503
 _GRACE_SECONDS = 2  # for answers under way when the server is stopped
