@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tocsr.config import require
-from tocsr.data.pairs import some_of
+from tocsr.data.pairs import by_name, some_of
 from tocsr.deploy.image_files import list_images
 from tocsr.errors import TocsrError
 
@@ -17,21 +17,13 @@ _NUM_NAMED = 5  # of the missing images, in a message
 
 
 def named_images(folder: Path) -> dict[str, Path]:
-    """The images below a folder by name: the path below it without the suffix.
+    """The images below a folder by name.
 
     Raises:
         TocsrError: No folder, no image, or two images of one name.
     """
     require(folder.is_dir(), f"images are compared by folders, {folder} is none")
-    found: dict[str, Path] = {}
-    for file in list_images(folder):
-        name = file.relative_to(folder).with_suffix("").as_posix()
-        require(
-            name not in found,
-            f"an image must be the only one of its name, {found.get(name)} and {file} are two",
-            "move one of them away",
-        )
-        found[name] = file
+    found = by_name(folder, list_images(folder))
     require(len(found) > 0, f"{folder} must hold images, none found")
     return found
 
