@@ -126,7 +126,7 @@ def test_images_without_another_half_are_listed(pairs):
 
 def test_two_images_of_one_name_are_refused(pairs):
     (pairs / "lr/sub/2.webp").touch()
-    line = r"only one of its name, \S*lr/sub/2\.png and \S*lr/sub/2\.webp are two; move one of them away"
+    line = r"the only one of its name, \S*lr/sub/2\.png and \S*lr/sub/2\.webp are two; move one"
     with pytest.raises(TocsrError, match=line):
         list_photos(Source(path=str(pairs)))
 

@@ -16,7 +16,7 @@ from tocsr.deploy.configs import UpscaleConfig
 from tocsr.deploy.formats import MAX_SIDE
 from tocsr.deploy.image_files import Picture, decode_image, read_image, write_image
 from tocsr.deploy.metadata import model_checksum
-from tocsr.deploy.upscale import run
+from tocsr.deploy.upscale import run, with_time_left
 from tocsr.deploy.upscale_jobs import plan
 from tocsr.deploy.upscaler import Upscaler
 from tocsr.errors import ExitCode, TocsrError
@@ -205,6 +205,25 @@ def test_a_run_writes_what_the_upscaler_gives(tmp_path, toy_model, photo):
     assert result["done"] == [str(tmp_path / "a_x4.png")]
     expected = Upscaler.from_pretrained(toy_model)(photo, seed=3, tile=32)
     assert np.array_equal(read_image(tmp_path / "a_x4.png").rgb, expected)
+
+
+def test_a_folder_tells_how_many_photos_are_done_and_the_minutes_left(tmp_path, toy_model):
+    photos = [save(tmp_path / f"{name}.png") for name in "abc"]
+    save(tmp_path / "b_x4.png")  # has its result
+    figures = []
+    config = UpscaleConfig(inputs=photos, model=toy_model)
+    run(config, lambda _label, _done, _total, shown: figures.append(shown))
+    assert [shown["of"] for shown in figures] == [2, 2]
+    assert figures[0] == {"photos done": 0, "of": 2}
+
+
+def test_the_minutes_left_are_those_of_photos_like_the_ones_before(monkeypatch):
+    times = iter([100.0, 220.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    calls = []
+    told = with_time_left(lambda *call: calls.append(call), 5, lambda: 2)
+    told("c.png", 1, 4, {})
+    assert calls == [("c.png", 1, 4, {"photos done": 2, "of": 5, "minutes left": 3.0})]
 
 
 def test_alpha_is_upscaled_and_put_back(tmp_path, toy_model, photo):

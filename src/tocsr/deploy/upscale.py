@@ -15,7 +15,7 @@ from tocsr.errors import ExitCode, TocsrError, why_unwritten
 from tocsr.runs import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from tocsr.deploy.configs import UpscaleConfig
     from tocsr.runs import Report
@@ -45,14 +45,18 @@ def run(config: UpscaleConfig, report: Report = silent) -> dict[str, Any]:
     skipped: list[str] = []
     failed: dict[str, str] = {}
 
+    def is_wanted(job: Job) -> bool:
+        return config.overwrite or job.target == STDIO or not job.target.is_file()
+
     def wanted() -> Iterator[Job]:
         for job in jobs:
-            if job.target.is_file() and not config.overwrite and job.target != STDIO:
-                skipped.append(str(job.target))
-            else:
+            if is_wanted(job):
                 yield job
+            else:
+                skipped.append(str(job.target))
 
-    steps = Steps(upscaler, config, made, report)
+    told = with_time_left(report, sum(map(is_wanted, jobs)), lambda: len(done) + len(failed))
+    steps = Steps(upscaler, config, made, told)
     results = overlapped(wanted(), steps.read, steps.work, steps.write, steps.is_large)
     with closing(results):
         for job, written in results:
@@ -70,6 +74,29 @@ def run(config: UpscaleConfig, report: Report = silent) -> dict[str, Any]:
         return {"failed": failed}
     seconds = round(time.monotonic() - started, 3)
     return {"done": done, "skipped": skipped, "failed": failed, "seconds": seconds}
+
+
+def with_time_left(report: Report, num_photos: int, num_finished: Callable[[], int]) -> Report:
+    """The report that says of several photos how many are finished, and the minutes left.
+
+    As if those to come took as long as those before, from now on.
+
+    Args:
+        report: What is told.
+        num_photos: How many photos are to be upscaled.
+        num_finished: How many of them are.
+    """
+    started = time.monotonic()
+
+    def told(label: str, done: int, total: int, figures: Mapping[str, float], /) -> None:
+        finished = num_finished()
+        shown: dict[str, float] = {"photos done": finished, "of": num_photos}
+        if finished:
+            each = (time.monotonic() - started) / finished
+            shown["minutes left"] = round(each * (num_photos - finished) / 60, 1)
+        report(label, done, total, {**figures, **shown})
+
+    return told if num_photos > 1 else report
 
 
 def made_with(config: UpscaleConfig, upscaler: Upscaler, model: str) -> dict[str, Any]:
