@@ -45,17 +45,15 @@ def run(config: UpscaleConfig, report: Report = silent) -> dict[str, Any]:
     skipped: list[str] = []
     failed: dict[str, str] = {}
 
-    def is_wanted(job: Job) -> bool:
-        return config.overwrite or job.target == STDIO or not job.target.is_file()
-
     def wanted() -> Iterator[Job]:
         for job in jobs:
-            if is_wanted(job):
-                yield job
-            else:
+            if has_result(job, config):
                 skipped.append(str(job.target))
+            else:
+                yield job
 
-    told = with_time_left(report, sum(map(is_wanted, jobs)), lambda: len(done) + len(failed))
+    num_photos = sum(not has_result(job, config) for job in jobs)
+    told = with_time_left(report, num_photos, lambda: len(done) + len(failed))
     steps = Steps(upscaler, config, made, told)
     results = overlapped(wanted(), steps.read, steps.work, steps.write, steps.is_large)
     with closing(results):
@@ -74,6 +72,11 @@ def run(config: UpscaleConfig, report: Report = silent) -> dict[str, Any]:
         return {"failed": failed}
     seconds = round(time.monotonic() - started, 3)
     return {"done": done, "skipped": skipped, "failed": failed, "seconds": seconds}
+
+
+def has_result(job: Job, config: UpscaleConfig) -> bool:
+    """Whether a photo's result is there and stays."""
+    return job.target != STDIO and job.target.is_file() and not config.overwrite
 
 
 def with_time_left(report: Report, num_photos: int, num_finished: Callable[[], int]) -> Report:
