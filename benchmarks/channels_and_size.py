@@ -23,6 +23,7 @@ import torch
 from common import link_phases, means, phase_config, table
 from one_step import (
     DEFAULT_METRICS,
+    as_system,
     cells,
     labelled_report,
     measured,
@@ -33,13 +34,11 @@ from one_step import (
 
 from tocsr.deploy.metrics.table import chosen_metrics, load_metrics
 from tocsr.models.cost import pipeline_costs
-from tocsr.models.sr import OneStepGenerator, super_resolve
+from tocsr.models.sr import OneStepGenerator
 from tocsr.verbs import runner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor
+    from collections.abc import Sequence
 
 CHANNELS = (4, 16)
 PAPER = (
@@ -73,11 +72,6 @@ def trained_model(options: argparse.Namespace, channels: int, budget: int, seed:
     return runs / "distill" / "model"
 
 
-def one_step(model: OneStepGenerator) -> Callable[[Tensor, int], Tensor]:
-    """The model as a system."""
-    return lambda lr, index: super_resolve(model, lr, model.facts.upscale, 0, [index])
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = measuring_parser(__doc__)
     parser.add_argument("--preset", default="tiny")
@@ -96,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         models = [OneStepGenerator.from_pretrained(folder).eval() for folder in folders]
         upscale = models[0].facts.upscale
         images = tested_images(options, upscale, options.degradation)
-        figures = [measured(one_step(model), images, metrics) for model in models]
+        figures = [measured(as_system(model, upscale), images, metrics) for model in models]
         alone = means(models[0].vae, options.hr, None)["PSNR-Y"]
         _, unet, _, whole = pipeline_costs(models[0].vae, models[0].unet, 512)
         networks = [str(channels), f"{alone:.2f}", f"{unet.params:,}", f"{whole.macs_g:.2f}"]

@@ -227,21 +227,23 @@ def measured(
     return {**dict(zip(metrics, means, strict=True)), "seconds": seconds / len(images)}
 
 
+def as_system(generator: Any, upscale: int) -> Callable[[Tensor, int], Tensor]:
+    """A generator as a system: called with a low-resolution image and its index."""
+    return lambda lr, index: super_resolve(generator, lr, upscale, 0, [index])
+
+
 def systems(options: argparse.Namespace, upscale: int, clip: float) -> dict[str, list[Any]]:
     """What is compared by name, one system for each seed."""
 
-    def resolve(generator: Any) -> Any:
-        return lambda lr, index: super_resolve(generator, lr, upscale, 0, [index])
-
     def one_step(folder: Path, fidelity: float = 0.0) -> Any:
-        return resolve(Turned(OneStepGenerator.from_pretrained(folder).eval(), fidelity))
+        return as_system(Turned(OneStepGenerator.from_pretrained(folder).eval(), fidelity), upscale)
 
     vae = load_vae(options.runs / "expand-unet" / "vae")
     unet = load_unet(options.runs / "train-sr" / "unet")
     found: dict[str, list[Any]] = {"bicubic": [lambda lr, index: upsample(lr, upscale)]}
     for steps in options.teacher_steps:
         name = f"teacher, {steps} step{'s' if steps > 1 else ''}"
-        found[name] = [resolve(MultiStepGenerator(vae, unet, steps, clip))]
+        found[name] = [as_system(MultiStepGenerator(vae, unet, steps, clip), upscale)]
     for name in options.students:
         folders = [trained_student(options, name, seed) for seed in options.seeds]
         found[name] = [one_step(folder) for folder in folders]
