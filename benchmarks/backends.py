@@ -21,7 +21,7 @@ from tocsr.deploy.graphs import ENGINES, INT8_FORM, is_installed, open_graph
 from tocsr.deploy.model_facts import ModelFacts
 from tocsr.deploy.tiling import position_noise
 from tocsr.deploy.torch_session import TorchGraph
-from tocsr.deploy.upscaler import SHIPPED_MODEL
+from tocsr.preset_files import SHIPPED_MODEL
 
 if TYPE_CHECKING:
     from tocsr.deploy.graphs import Graph

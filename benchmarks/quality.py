@@ -24,8 +24,8 @@ from common import report, table
 from tocsr.deploy import degrade, evaluate
 from tocsr.deploy.configs import DegradeConfig, EvaluateConfig
 from tocsr.deploy.metrics.table import METRICS
-from tocsr.deploy.upscaler import SHIPPED_MODEL
 from tocsr.files import read_json
+from tocsr.preset_files import SHIPPED_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

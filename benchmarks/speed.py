@@ -167,7 +167,7 @@ def child(name: str, side: int, options: argparse.Namespace) -> dict[str, float]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints a table for each size."""
-    from tocsr.deploy.upscaler import SHIPPED_MODEL
+    from tocsr.preset_files import SHIPPED_MODEL
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -23,7 +23,7 @@ from PIL import Image
 
 from tocsr.deploy.huge import write_huge
 from tocsr.deploy.image_files import Picture
-from tocsr.deploy.upscaler import SHIPPED_MODEL
+from tocsr.preset_files import SHIPPED_MODEL
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tocsr.deploy.upscaler import SHIPPED_MODEL
+from tocsr.preset_files import SHIPPED_MODEL
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 

@@ -14,6 +14,7 @@ from tocsr.errors import TocsrError, did_you_mean
 if TYPE_CHECKING:
     from tocsr.config import PhaseConfig
 
+SHIPPED_MODEL = Path(__file__).parent / "assets" / "model"
 PRESETS = Path(__file__).parent / "presets"
 
 

@@ -14,8 +14,9 @@ from tocsr.deploy.configs import UpscaleConfig
 from tocsr.deploy.graphs import Engine, open_graph
 from tocsr.deploy.model_facts import ModelFacts
 from tocsr.deploy.upscale import run
-from tocsr.deploy.upscaler import SHIPPED_MODEL, Upscaler
+from tocsr.deploy.upscaler import Upscaler
 from tocsr.errors import ExitCode, TocsrError
+from tocsr.preset_files import SHIPPED_MODEL
 
 # a quarter of one 8-bit level of the range [-1, 1]
 QUARTER_LEVEL = 2 / 255 / 4

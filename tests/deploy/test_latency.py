@@ -7,9 +7,9 @@ import torch
 from tocsr.deploy import latency, profile
 from tocsr.deploy.configs import ProfileConfig
 from tocsr.deploy.latency import NUM_WARM_UP, measured
-from tocsr.deploy.upscaler import SHIPPED_MODEL
 from tocsr.errors import TocsrError
 from tocsr.models.cost import uncounted_operators
+from tocsr.preset_files import SHIPPED_MODEL
 
 
 def test_runs_that_warm_up_are_not_timed(monkeypatch):

@@ -6,8 +6,8 @@ import pytest
 import tocsr
 from tocsr.deploy.paper_table import model_costs, paper_table, published_table, shown_table
 from tocsr.deploy.test_sets import TEST_SETS
-from tocsr.deploy.upscaler import SHIPPED_MODEL
 from tocsr.errors import TocsrError
+from tocsr.preset_files import SHIPPED_MODEL
 
 SOURCE = Path(tocsr.__file__).parent
 DOCUMENT = Path(__file__).parents[2] / "docs" / "systems.md"

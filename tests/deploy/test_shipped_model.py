@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tocsr.deploy.metrics.psnr import psnr_y
-from tocsr.deploy.upscaler import SHIPPED_MODEL, Upscaler
+from tocsr.deploy.upscaler import Upscaler
+from tocsr.preset_files import SHIPPED_MODEL
 
 REPOSITORY = Path(__file__).parents[2]
 

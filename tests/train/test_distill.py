@@ -15,6 +15,7 @@ from tocsr.models.folders import base_unet, base_vae, load_unet, load_vae
 from tocsr.models.sr import one_step
 from tocsr.models.sr_starts import with_condition, with_prediction
 from tocsr.models.vae import pixels_to_latents
+from tocsr.plans import plan_phase
 from tocsr.runs import Run, silent
 from tocsr.train import distill, trajectories
 from tocsr.train.conditions import lr_latents
@@ -207,7 +208,7 @@ def test_a_trained_decoder_leaves_the_encoder_as_it_was(runs):
     assert {name.split(".")[0] for name in changed} <= {"conv_in", "decoder", "post_quant_conv"}
 
 
-EVERY_TERM = ("pixel", "perceptual", "latent", "grid", "adversarial")
+EVERY_TERM = ("pixel", "perceptual", "latent", "grid", "texture", "adversarial")
 
 
 def test_every_term_has_its_curve_and_none_is_in_the_model(runs):
@@ -270,6 +271,50 @@ def test_photo_latents_are_those_of_the_frozen_encoder(tmp_path, vae, sr_unet):
     expected = (predicted - pixels_to_latents(vae, BATCH.images)).square().mean()
     torch.testing.assert_close(terms["latent"], expected)
     torch.testing.assert_close(terms["loss"], terms["distill"] + 2 * expected)
+
+
+@pytest.fixture
+def finished(runs):
+    """Folder of a finished one-step model."""
+    distill.run(micro_config("distill", runs))
+    return runs / "distill" / "model"
+
+
+WITHOUT_TEACHER = ("--distill_weight=0", "--pixel_weight=1", "--optim.lr=1e-12")
+
+
+def test_training_goes_on_from_a_finished_model_without_any_earlier_phase(finished, tmp_path):
+    alone = tmp_path / "alone"
+    distill.run(micro_config("distill", alone, f"--start={finished}", *WITHOUT_TEACHER))
+    for part, load in (("unet", load_unet), ("vae", load_vae)):
+        first, last = (
+            load(folder / part).state_dict() for folder in (finished, alone / "distill" / "model")
+        )
+        torch.testing.assert_close(last, first)
+    assert not (alone / "distill" / "targets").exists()
+
+
+def test_a_start_of_another_factor_is_refused(finished, tmp_path):
+    options = (f"--start={finished}", "--task.upscale=2", *WITHOUT_TEACHER)
+    with pytest.raises(TocsrError, match=r"must be of the task's factor 2, .* is of 4"):
+        distill.run(micro_config("distill", tmp_path / "alone", *options))
+
+
+def test_a_start_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(TocsrError, match="nowhere"):
+        distill.run(micro_config("distill", tmp_path, "--start=nowhere", *WITHOUT_TEACHER))
+
+
+def test_a_start_has_no_teacher(tmp_path):
+    with pytest.raises(TocsrError, match="distill_weight must be 0 where a finished model is"):
+        micro_config("distill", tmp_path, "--start=shipped")
+
+
+def test_the_plan_of_a_start_counts_the_finished_model(tmp_path):
+    options = ("--start=shipped", "--distill_weight=0", "--pixel_weight=1")
+    told = plan_phase(micro_config("distill", tmp_path, *options))
+    assert told["networks"]["unet"].startswith("5,1")
+    assert "note" not in told
 
 
 SHARPEN = ("--sharpen=true", "--sharpen_optim.num_steps=2", "--sharpen_optim.batch_size=4")

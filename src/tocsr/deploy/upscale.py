@@ -10,8 +10,9 @@ from tocsr.deploy.metadata import model_checksum
 from tocsr.deploy.overlap import overlapped
 from tocsr.deploy.upscale_jobs import STDIO, Job, plan
 from tocsr.deploy.upscale_steps import Steps
-from tocsr.deploy.upscaler import SHIPPED_MODEL, Upscaler
+from tocsr.deploy.upscaler import Upscaler
 from tocsr.errors import ExitCode, TocsrError, why_unwritten
+from tocsr.preset_files import SHIPPED_MODEL
 from tocsr.runs import silent
 
 if TYPE_CHECKING:

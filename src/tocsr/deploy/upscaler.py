@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from PIL import Image
 
-import tocsr
 from tocsr.config import require
 from tocsr.deploy.graphs import broken_model, open_graph
 from tocsr.deploy.image_kinds import upscaled_kind
@@ -28,6 +27,7 @@ from tocsr.deploy.tiling import (
 )
 from tocsr.errors import ExitCode, TocsrError
 from tocsr.models.fidelity import check_fidelity
+from tocsr.preset_files import SHIPPED_MODEL
 from tocsr.runs import silent
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from tocsr.runs import Report
 
 Kind = TypeVar("Kind")  # a NumPy array, a Pillow image or a torch tensor
-
-SHIPPED_MODEL = Path(tocsr.__file__).parent / "assets" / "model"
 
 
 class Upscaler:

@@ -9,6 +9,7 @@ import torch
 from tocsr.models.compact import num_params, rebuilt
 from tocsr.models.cost import Cost, autoencoder_costs, count_macs, total, unet_cost
 from tocsr.models.folders import base_unet, base_vae
+from tocsr.models.sr import OneStepGenerator
 from tocsr.models.sr_starts import with_condition
 from tocsr.models.vae import LATENT_STRIDE, LatentMap, widened
 from tocsr.options import hand_on, read_config
@@ -25,6 +26,9 @@ PIXELS = 512  # the size of image that GMACs are stated for
 def phase_networks(config: PhaseConfig) -> dict[str, Any]:
     """The networks that a phase trains or reads, on the meta device, by its preset's files."""
     preset = config.preset
+    if folder := getattr(config, "start_folder", None):
+        start = OneStepGenerator.from_pretrained(folder).float().to("meta")
+        return {"unet": start.unet, "vae": start.vae}
     with torch.device("meta"):
         if config.verb == "pretrain":
             return {

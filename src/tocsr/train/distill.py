@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from tocsr.config import require
 from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule
 from tocsr.models.folders import load_unet, load_vae
@@ -22,9 +23,11 @@ from tocsr.runs import phase, require_result
 from tocsr.train.conditions import lr_latents
 from tocsr.train.loop import fit
 from tocsr.train.one_step_losses import Extras, extra_terms, weighted
-from tocsr.train.trajectories import start_noise, teacher_targets
+from tocsr.train.trajectories import no_target, start_noise, teacher_targets
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tocsr.data.images import Batch
     from tocsr.models.compact import CompactUNet
     from tocsr.models.vae import Autoencoder
@@ -72,6 +75,22 @@ def starting_student(config: DistillConfig, sr_teacher: CompactUNet) -> CompactU
         student = with_prediction(student, config.prediction).to(sr_teacher.device)
     scale_noise_input_(student, config.noise_share)
     return student.requires_grad_(True)
+
+
+def finished_start(folder: Path, config: DistillConfig) -> OneStepGenerator:
+    """The finished one-step model that training goes on from, in float32, frozen.
+
+    Raises:
+        TocsrError: No such model, or one of another factor than the task's.
+    """
+    generator = OneStepGenerator.from_pretrained(folder).float().requires_grad_(False)
+    factor = generator.facts.upscale
+    require(
+        factor == config.task.upscale,
+        f"the start must be of the task's factor {config.task.upscale}, {folder} is of {factor}",
+        "set task.name or task.upscale",
+    )
+    return generator
 
 
 def with_trained_decoder(vae: Autoencoder) -> Autoencoder:
@@ -142,13 +161,19 @@ def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
 
     Where the student is sharpened, `faithful/model/` is the one before that.
     """
-    require_result(config, "train-sr")
     device = pick_device(config.device, config.num_threads)
-    vae = load_vae(config.runs / "expand-unet" / "vae").to(device).requires_grad_(False)
-    extras = Extras.start(config, vae)  # missing weights are named before the teacher samples
-    sr_teacher = load_unet(config.runs / "train-sr" / "unet").to(device).requires_grad_(False)
-    targets = teacher_targets(config, sr_teacher, vae, run, device, report)
-    student = starting_student(config, sr_teacher)
+    targets: Targets
+    if folder := config.start_folder:
+        start = finished_start(folder, config).to(device)
+        vae, student, targets = start.vae, start.unet.requires_grad_(True), no_target
+        extras = Extras.start(config, vae)
+    else:
+        require_result(config, "train-sr")
+        vae = load_vae(config.runs / "expand-unet" / "vae").to(device).requires_grad_(False)
+        extras = Extras.start(config, vae)  # missing weights are named before the teacher samples
+        sr_teacher = load_unet(config.runs / "train-sr" / "unet").to(device).requires_grad_(False)
+        targets = teacher_targets(config, sr_teacher, vae, run, device, report)
+        student = starting_student(config, sr_teacher)
     if config.sharpen:
         first = run.sub("faithful")
         if not first.result():

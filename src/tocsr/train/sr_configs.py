@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from tocsr.config import DataConfig, OptimConfig, PhaseConfig, require, require_at_least
+from tocsr.preset_files import SHIPPED_MODEL
 from tocsr.restoration import TaskConfig
 
 
@@ -34,7 +36,7 @@ class TrainSrConfig(PhaseConfig):
     condition_start: Literal["zero", "copied"] = "zero"
 
 
-LOSSES = ("distill", "pixel", "perceptual", "latent", "grid", "adversarial")
+LOSSES = ("distill", "pixel", "perceptual", "latent", "grid", "texture", "adversarial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,9 @@ class DistillConfig(PhaseConfig):
         data: Photos and crops.
         task: What is restored; the same as in train-sr.
         optim: The training.
+        start: Not in the paper: a finished one-step model that the student and its decoder go on
+            from, in place of what `train-sr` made: its folder, or `shipped` for the one in the
+            package. Without a teacher, so `distill_weight` must be 0.
         num_denoise_steps: Steps of the teacher's full sampling.
         targets: Where the teacher's results come from: computed once for `num_targets` samples and
             kept on disk, or computed with each batch, in the training's precision, and every
@@ -71,12 +76,15 @@ class DistillConfig(PhaseConfig):
         latent_weight: Not in the paper: weight of the mean squared error between the student's
             latent and the photo's; 0 is off.
         grid_weight: Not in the paper: weight of how unevenly the result's detail lies over the
-            8 x 8 pixels of a latent's cell; 0 is off.
+            8 x 8 pixels of a latent's cell, and of how far its spectrum differs from the photos'
+            at the waves that repeat in each; 0 is off.
+        texture_weight: Not in the paper: weight of how unlike result and photo are in how much
+            detail they have at each place, wherever it lies there; 0 is off.
         adversarial_weight: Not in the paper: weight of an adversarial loss, by a discriminator that
             trains beside the student; 0 is off.
         adversarial: What that one sees: latents, given z_LR, or pixels.
-        sharpen: Not in the paper: whether the perceptual, grid and adversarial losses wait for a
-            second training, which goes on from the student of the first.
+        sharpen: Not in the paper: whether the perceptual, grid, texture and adversarial losses wait
+            for a second training, which goes on from the student of the first.
         sharpen_optim: That training.
         sharpen_decoder: Whether the decoder goes on as in the first training, or stays as that one
             left it.
@@ -89,6 +97,7 @@ class DistillConfig(PhaseConfig):
     data: DataConfig
     task: TaskConfig = field(default_factory=TaskConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    start: str = ""
     num_denoise_steps: int = 15
     targets: Literal["cached", "on-the-fly"] = "cached"
     num_targets: int = 1024
@@ -103,6 +112,7 @@ class DistillConfig(PhaseConfig):
     perceptual_crop: int = 0
     latent_weight: float = 0.0
     grid_weight: float = 0.0
+    texture_weight: float = 0.0
     adversarial_weight: float = 0.0
     adversarial: Literal["latents", "pixels"] = "latents"
     sharpen: bool = False
@@ -136,6 +146,16 @@ class DistillConfig(PhaseConfig):
             "decoder must be frozen where no loss sees pixels",
             "set pixel_weight, or without sharpen another weight of a loss that does",
         )
+        require(
+            not (self.start and self.distill_weight),
+            f"distill_weight must be 0 where a finished model is the start, got "
+            f"{self.distill_weight:g}",
+            "a start has no teacher: give pixel_weight and others a weight",
+        )
+        require(
+            not self.grid_weight or self.data.crop >= 64,
+            f"grid_weight must be 0 where data.crop is below 64, got {self.data.crop}",
+        )
         # a multiple of 8 for the encoder, at least 32 for ST-LPIPS
         side, crop = self.perceptual_crop, self.data.crop
         require(
@@ -143,6 +163,11 @@ class DistillConfig(PhaseConfig):
             f"perceptual_crop must be 0, or a multiple of 8 from 32 to data.crop, got {side} and "
             f"{crop}",
         )
+
+    @property
+    def start_folder(self) -> Path | None:
+        """The finished model that the training goes on from, if one is named."""
+        return {"": None, "shipped": SHIPPED_MODEL}.get(self.start, Path(self.start))
 
     @property
     def target_source(self) -> Literal["cached", "on-the-fly", "none"]:
@@ -155,7 +180,12 @@ class DistillConfig(PhaseConfig):
         if not self.sharpen:
             return self
         return replace(
-            self, sharpen=False, perceptual_weight=0.0, grid_weight=0.0, adversarial_weight=0.0
+            self,
+            sharpen=False,
+            perceptual_weight=0.0,
+            grid_weight=0.0,
+            texture_weight=0.0,
+            adversarial_weight=0.0,
         )
 
     @property
@@ -168,4 +198,5 @@ class DistillConfig(PhaseConfig):
     def sees_pixels(self) -> bool:
         """Whether a loss asks for the decoded result."""
         judge = self.adversarial_weight and self.adversarial == "pixels"
-        return bool(self.pixel_weight or self.perceptual_weight or self.grid_weight or judge)
+        seeing = ("pixel", "perceptual", "grid", "texture")
+        return bool(judge or any(getattr(self, f"{name}_weight") for name in seeing))

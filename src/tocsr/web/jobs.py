@@ -20,8 +20,8 @@ from tocsr.deploy.metadata import model_checksum
 from tocsr.deploy.resizing import pass_sizes, result_size
 from tocsr.deploy.upscale import made_with, upscale_file
 from tocsr.deploy.upscale_jobs import Job, plan
-from tocsr.deploy.upscaler import SHIPPED_MODEL
 from tocsr.errors import ExitCode, TocsrError, why_unwritten
+from tocsr.preset_files import SHIPPED_MODEL
 from tocsr.web.photo import RequestError, check_photo, write_previews
 
 if TYPE_CHECKING:
