@@ -208,7 +208,7 @@ def test_a_trained_decoder_leaves_the_encoder_as_it_was(runs):
     assert {name.split(".")[0] for name in changed} <= {"conv_in", "decoder", "post_quant_conv"}
 
 
-EVERY_TERM = ("pixel", "perceptual", "latent", "grid", "texture", "adversarial")
+EVERY_TERM = ("pixel", "perceptual", "latent", "grid", "adversarial")
 
 
 def test_every_term_has_its_curve_and_none_is_in_the_model(runs):

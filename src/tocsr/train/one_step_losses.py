@@ -1,7 +1,7 @@
 """What may stand beside Eq. 23 in the one-step student's loss. Not in the paper.
 
     loss = distill_weight distill + pixel_weight pixel + perceptual_weight perceptual
-         + latent_weight latent + grid_weight grid + texture_weight texture
+         + latent_weight latent + grid_weight grid
          + adversarial_weight (adversarial + discriminator)
 
 A term whose weight is 0 is not computed. The discriminator's own term has the weight of the game:
@@ -27,13 +27,14 @@ from tocsr.models.perceptual import EncoderDistance, ShiftTolerantLPIPS
 from tocsr.models.vae import LATENT_STRIDE, latents_to_pixels, pixels_to_latents
 from tocsr.seeding import derive_seed, numpy_rng
 from tocsr.train.adversary import adversarial_terms
-from tocsr.train.detail import comb_error, grid_error, texture_error
 
 if TYPE_CHECKING:
     from tocsr.data.images import Batch
     from tocsr.models.vae import Autoencoder
     from tocsr.train.sr_configs import DistillConfig
 
+
+_EPS = 1e-8  # of squares of levels in [-1, 1]
 
 # Two batches of images (B, 3, H, W) in [-1, 1] -> how unlike each two look, (B,)
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -85,6 +86,23 @@ def sub_crops(
     return torch.stack(crops)
 
 
+def grid_error(restored: Tensor) -> Tensor:
+    """How much of its detail lies on a grid of the latent's cells, at least 0, a scalar.
+
+    grid = mean_pq( (E_pq / mean_pq E_pq - 1)^2 ), E_pq the energy of what a blur of 3 x 3 takes
+    away, at row p and column q of all cells of 8 x 8, which is what one pixel of the latent covers.
+    A photo has as much detail at one place of a cell as at any other. A decoder that sets dots of
+    either sign where one is wanted has not, and perceptual losses take dots for detail.
+
+    Args:
+        restored: (B, 3, H, W), H and W multiples of 8.
+    """
+    detail = (restored - F.avg_pool2d(restored, 3, 1, 1, count_include_pad=False)).square()
+    cells = detail.unflatten(3, (-1, LATENT_STRIDE)).unflatten(2, (-1, LATENT_STRIDE))
+    energy = cells.mean(dim=(0, 1, 2, 4))
+    return (energy / (energy.mean() + _EPS) - 1).square().mean()
+
+
 def extra_terms(
     config: DistillConfig,
     extras: Extras,
@@ -115,9 +133,7 @@ def extra_terms(
             pair = [sub_crops(image, side, config.seed, batch.indices) for image in pair]
         terms["perceptual"] = extras.perceptual(*pair).mean()
     if config.grid_weight:
-        terms["grid"] = grid_error(decoded) + comb_error(decoded, batch.images)
-    if config.texture_weight:
-        terms["texture"] = texture_error(decoded, batch.images)
+        terms["grid"] = grid_error(decoded)
     if config.latent_weight or (judge and sees == "latents"):
         with torch.no_grad():
             photo_latent = pixels_to_latents(vae, batch.images)
@@ -145,7 +161,6 @@ def weighted(config: DistillConfig, terms: dict[str, Tensor]) -> Tensor:
         "perceptual": config.perceptual_weight,
         "latent": config.latent_weight,
         "grid": config.grid_weight,
-        "texture": config.texture_weight,
         "adversarial": config.adversarial_weight,
         "discriminator": config.adversarial_weight,
     }

@@ -36,7 +36,7 @@ class TrainSrConfig(PhaseConfig):
     condition_start: Literal["zero", "copied"] = "zero"
 
 
-LOSSES = ("distill", "pixel", "perceptual", "latent", "grid", "texture", "adversarial")
+LOSSES = ("distill", "pixel", "perceptual", "latent", "grid", "adversarial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +76,12 @@ class DistillConfig(PhaseConfig):
         latent_weight: Not in the paper: weight of the mean squared error between the student's
             latent and the photo's; 0 is off.
         grid_weight: Not in the paper: weight of how unevenly the result's detail lies over the
-            8 x 8 pixels of a latent's cell, and of how far its spectrum differs from the photos'
-            at the waves that repeat in each; 0 is off.
-        texture_weight: Not in the paper: weight of how unlike result and photo are in how much
-            detail they have at each place, wherever it lies there; 0 is off.
+            8 x 8 pixels of a latent's cell; 0 is off.
         adversarial_weight: Not in the paper: weight of an adversarial loss, by a discriminator that
             trains beside the student; 0 is off.
         adversarial: What that one sees: latents, given z_LR, or pixels.
-        sharpen: Not in the paper: whether the perceptual, grid, texture and adversarial losses wait
-            for a second training, which goes on from the student of the first.
+        sharpen: Not in the paper: whether the perceptual, grid and adversarial losses wait for a
+            second training, which goes on from the student of the first.
         sharpen_optim: That training.
         sharpen_decoder: Whether the decoder goes on as in the first training, or stays as that one
             left it.
@@ -112,7 +109,6 @@ class DistillConfig(PhaseConfig):
     perceptual_crop: int = 0
     latent_weight: float = 0.0
     grid_weight: float = 0.0
-    texture_weight: float = 0.0
     adversarial_weight: float = 0.0
     adversarial: Literal["latents", "pixels"] = "latents"
     sharpen: bool = False
@@ -152,10 +148,6 @@ class DistillConfig(PhaseConfig):
             f"{self.distill_weight:g}",
             "a start has no teacher: give pixel_weight and others a weight",
         )
-        require(
-            not self.grid_weight or self.data.crop >= 64,
-            f"grid_weight must be 0 where data.crop is below 64, got {self.data.crop}",
-        )
         # a multiple of 8 for the encoder, at least 32 for ST-LPIPS
         side, crop = self.perceptual_crop, self.data.crop
         require(
@@ -180,12 +172,7 @@ class DistillConfig(PhaseConfig):
         if not self.sharpen:
             return self
         return replace(
-            self,
-            sharpen=False,
-            perceptual_weight=0.0,
-            grid_weight=0.0,
-            texture_weight=0.0,
-            adversarial_weight=0.0,
+            self, sharpen=False, perceptual_weight=0.0, grid_weight=0.0, adversarial_weight=0.0
         )
 
     @property
@@ -198,5 +185,4 @@ class DistillConfig(PhaseConfig):
     def sees_pixels(self) -> bool:
         """Whether a loss asks for the decoded result."""
         judge = self.adversarial_weight and self.adversarial == "pixels"
-        seeing = ("pixel", "perceptual", "grid", "texture")
-        return bool(judge or any(getattr(self, f"{name}_weight") for name in seeing))
+        return bool(self.pixel_weight or self.perceptual_weight or self.grid_weight or judge)
