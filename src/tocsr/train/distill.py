@@ -155,6 +155,26 @@ def go_back_(network: nn.Module, to: nn.Module, share: float) -> None:
         param.lerp_(other, share)
 
 
+def started(
+    config: DistillConfig, run: Run, device: torch.device, report: Report
+) -> tuple[tuple[Autoencoder, CompactUNet], Targets, Extras]:
+    """Autoencoder and student before the first step, the teacher's results, and the helpers.
+
+    Raises:
+        TocsrError: What it starts from is not there, or of another factor.
+    """
+    if folder := config.start_folder:
+        start = finished_start(folder, config).to(device)
+        extras = Extras.start(config, start.vae)
+        return (start.vae, start.unet.requires_grad_(True)), no_target, extras
+    require_result(config, "train-sr")
+    vae = load_vae(config.runs / "expand-unet" / "vae").to(device).requires_grad_(False)
+    extras = Extras.start(config, vae)  # missing weights are named before the teacher samples
+    sr_teacher = load_unet(config.runs / "train-sr" / "unet").to(device).requires_grad_(False)
+    targets = teacher_targets(config, sr_teacher, vae, run, device, report)
+    return (vae, starting_student(config, sr_teacher)), targets, extras
+
+
 @phase
 def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
     """Samples the teacher, trains the student; writes the finished model to `model/`.
@@ -162,18 +182,7 @@ def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
     Where the student is sharpened, `faithful/model/` is the one before that.
     """
     device = pick_device(config.device, config.num_threads)
-    targets: Targets
-    if folder := config.start_folder:
-        start = finished_start(folder, config).to(device)
-        vae, student, targets = start.vae, start.unet.requires_grad_(True), no_target
-        extras = Extras.start(config, vae)
-    else:
-        require_result(config, "train-sr")
-        vae = load_vae(config.runs / "expand-unet" / "vae").to(device).requires_grad_(False)
-        extras = Extras.start(config, vae)  # missing weights are named before the teacher samples
-        sr_teacher = load_unet(config.runs / "train-sr" / "unet").to(device).requires_grad_(False)
-        targets = teacher_targets(config, sr_teacher, vae, run, device, report)
-        student = starting_student(config, sr_teacher)
+    (vae, student), targets, extras = started(config, run, device, report)
     if config.sharpen:
         first = run.sub("faithful")
         if not first.result():
