@@ -78,9 +78,8 @@ def plan_phase(config: PhaseConfig, *, step: bool = True) -> dict[str, Any]:
         "state": "finished" if finished else "begun" if config.folder.exists() else "not begun",
         "networks": network_rows(networks),
     }
-    by_selection = config.verb in ("finetune", "train-sr", "distill")
-    if getattr(config, "start_folder", None):
-        by_selection = False
+    goes_on = getattr(config, "start_folder", None)
+    by_selection = config.verb in ("finetune", "train-sr", "distill") and not goes_on
     if by_selection and not read_result(config.runs / "select"):
         result["note"] = "nothing is selected yet: the U-Net is counted with the teacher's blocks"
     trainings = {

@@ -49,7 +49,8 @@ class DistillConfig(PhaseConfig):
         optim: The training.
         start: Not in the paper: a finished one-step model that the student and its decoder go on
             from, in place of what `train-sr` made: its folder, or `shipped` for the one in the
-            package. Without a teacher, so `distill_weight` must be 0.
+            package. Without a teacher, so `distill_weight` must be 0; what it predicts and hears of
+            the noise stays, whatever `prediction` and `noise_share` say.
         num_denoise_steps: Steps of the teacher's full sampling.
         targets: Where the teacher's results come from: computed once for `num_targets` samples and
             kept on disk, or computed with each batch, in the training's precision, and every
