@@ -22,7 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from tocsr.models.discriminator import LatentDiscriminator, PixelDiscriminator, discriminator
+from tocsr.models.discriminator import (
+    LatentDiscriminator,
+    PixelDiscriminator,
+    detail,
+    discriminator,
+)
 from tocsr.models.perceptual import EncoderDistance, ShiftTolerantLPIPS
 from tocsr.models.vae import LATENT_STRIDE, latents_to_pixels, pixels_to_latents
 from tocsr.seeding import derive_seed, numpy_rng
@@ -97,8 +102,8 @@ def grid_error(restored: Tensor) -> Tensor:
     Args:
         restored: (B, 3, H, W), H and W multiples of 8.
     """
-    detail = (restored - F.avg_pool2d(restored, 3, 1, 1, count_include_pad=False)).square()
-    cells = detail.unflatten(3, (-1, LATENT_STRIDE)).unflatten(2, (-1, LATENT_STRIDE))
+    power = detail(restored).square()
+    cells = power.unflatten(3, (-1, LATENT_STRIDE)).unflatten(2, (-1, LATENT_STRIDE))
     energy = cells.mean(dim=(0, 1, 2, 4))
     return (energy / (energy.mean() + _EPS) - 1).square().mean()
 
