@@ -210,3 +210,34 @@ def test_without_the_package_tensorboard_the_option_says_what_to_install(tmp_pat
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine(step, expected):
     optim = dataclasses.replace(OPTIM, lr=1.0)
     assert learning_rate(optim, step) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_module_may_have_a_learning_rate_of_its_own(tmp_path, optimizer):
+    def moves(factors):
+        nets = {"slow": network(), "fast": network()}
+        before = {name: weights(net) for name, net in nets.items()}
+        fit(
+            Run(tmp_path / str(len(factors))),
+            "test",
+            nets,
+            lambda batch: {"loss": sum(net(batch.images).square().mean() for net in nets.values())},
+            data=DATA,
+            optim=dataclasses.replace(
+                OPTIM, optimizer=optimizer, num_steps=1, ema_decay=0.0, max_grad_norm=0.0
+            ),
+            seed=0,
+            device=torch.device("cpu"),
+            report=silent,
+            lr_factors=factors,
+        )
+        return {
+            name: [
+                (a - b).abs().mean().item() for a, b in zip(weights(net), before[name], strict=True)
+            ]
+            for name, net in nets.items()
+        }
+
+    plain, own = moves({}), moves({"fast": 5.0})
+    assert own["slow"] == plain["slow"]
+    assert own["fast"] == pytest.approx([5 * size for size in plain["fast"]], rel=1e-3)

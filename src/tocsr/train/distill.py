@@ -145,6 +145,7 @@ def trained_student(
         device=student.device,
         report=report,
         num_distinct=config.num_targets if config.target_source == "cached" else 0,
+        lr_factors={"discriminator": config.discriminator_lr_factor},
     )
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -70,6 +71,7 @@ def fit(
     device: torch.device,
     report: Report,
     num_distinct: int = 0,
+    lr_factors: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Trains `modules` in place, from where the run folder's checkpoint stands.
 
@@ -84,6 +86,7 @@ def fit(
         device: Where the modules are.
         report: Told of every step.
         num_distinct: Number of different samples that training cycles through; 0 for no end.
+        lr_factors: What the learning rate is multiplied by for the module of a name.
 
     Returns:
         The last logged figures, `seconds` of training over all resumptions, and the number of
@@ -97,7 +100,7 @@ def fit(
     if optim.gradient_checkpointing:
         _checkpoint_gradients_(modules)
     objective = _Objective(nn.ModuleDict(dict(modules)), loss).train()
-    state = TrainingState.start(objective.trained, optim)
+    state = TrainingState.start(objective.trained, optim, lr_factors)
     state.resume(run)
     step = _Step(accelerator, optim, device, *accelerator.prepare(objective, state.optimizer))
     world, rank = accelerator.num_processes, accelerator.process_index
@@ -238,7 +241,7 @@ class _Step:
     def __call__(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Returns the loss and its terms, means over the micro-batches."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.optim, step)
+            group["lr"] = learning_rate(self.optim, step) * group["lr_factor"]
         # Not accelerate's own autocast: one process may run phases of different precision in turn.
         bf16 = self.optim.precision == "bf16"
         sums: dict[str, Tensor] = {}

@@ -47,26 +47,35 @@ class Muon(torch.optim.AdamW):
     scaled as Liu et al. 2025 (Moonlight) do, so a learning rate means what it means to AdamW.
 
     Args:
-        params: What is trained.
+        params: What is trained, tensors or groups of them.
         lr: Learning rate.
         weight_decay: Decoupled weight decay.
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
-        params = list(params)
-        matrices = [p for p in params if mixes_channels(p)]
-        rest = [p for p in params if not mixes_channels(p)]
-        groups = [{"params": group} for group in (matrices, rest)]
-        super().__init__(groups, lr=lr, weight_decay=weight_decay)
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float,
+        weight_decay: float = 0.0,
+    ) -> None:
+        given: list[Any] = list(params)
+        groups = given if isinstance(given[0], dict) else [{"params": given}]
+        split = [
+            group
+            | {"params": [p for p in group["params"] if mixes_channels(p) == mix], "muon": mix}
+            for group in groups
+            for mix in (True, False)
+        ]
+        super().__init__(split, lr=lr, weight_decay=weight_decay)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One update of every parameter that has a gradient; the matrices' are used up."""
-        group = self.param_groups[0]
-        for weight in group["params"]:
-            if weight.grad is not None:
-                self._update_(weight, weight.grad, group["lr"], group["weight_decay"])
-                weight.grad = None  # so AdamW passes over it
+        for group in self.param_groups:
+            for weight in group["params"] if group["muon"] else ():
+                if weight.grad is not None:
+                    self._update_(weight, weight.grad, group["lr"], group["weight_decay"])
+                    weight.grad = None  # so AdamW passes over it
         return super().step(closure)
 
     def _update_(self, weight: Tensor, grad: Tensor, lr: float, weight_decay: float) -> None:

@@ -80,7 +80,9 @@ class DistillConfig(PhaseConfig):
             8 x 8 pixels of a latent's cell; 0 is off.
         adversarial_weight: Not in the paper: weight of an adversarial loss, by a discriminator that
             trains beside the student; 0 is off.
-        adversarial: What that one sees: latents, given z_LR, or pixels.
+        adversarial: What that one sees: latents, given z_LR, or the detail of pixels.
+        discriminator_lr_factor: Its learning rate over the student's: one that starts anew beside a
+            student that is nearly finished has to learn faster.
         sharpen: Not in the paper: whether the perceptual, grid and adversarial losses wait for a
             second training, which goes on from the student of the first.
         sharpen_optim: That training.
@@ -112,6 +114,7 @@ class DistillConfig(PhaseConfig):
     grid_weight: float = 0.0
     adversarial_weight: float = 0.0
     adversarial: Literal["latents", "pixels"] = "latents"
+    discriminator_lr_factor: float = 1.0
     sharpen: bool = False
     sharpen_optim: OptimConfig = field(default_factory=OptimConfig)
     sharpen_decoder: Literal["same", "frozen"] = "same"
@@ -131,6 +134,10 @@ class DistillConfig(PhaseConfig):
         require(
             0 <= self.sharpen_share <= 1,
             f"sharpen_share must be in [0, 1], got {self.sharpen_share}",
+        )
+        require(
+            0 < self.discriminator_lr_factor < float("inf"),
+            f"discriminator_lr_factor must be above 0, got {self.discriminator_lr_factor}",
         )
         require_at_least(0, self, "noise_share", *(f"{name}_weight" for name in LOSSES))
         require(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +20,7 @@ from tocsr.processes import from_main, main_only
 from tocsr.train.muon import Muon
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tocsr.config import OptimConfig
@@ -71,11 +74,26 @@ class TrainingState:
     notes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, trained: nn.Module, optim: OptimConfig) -> TrainingState:
-        """The state before the first step."""
-        params = [p for p in trained.parameters() if p.requires_grad]
+    def start(
+        cls,
+        trained: nn.Module,
+        optim: OptimConfig,
+        lr_factors: Mapping[str, float] = MappingProxyType({}),
+    ) -> TrainingState:
+        """The state before the first step.
+
+        Args:
+            trained: The networks.
+            optim: The training.
+            lr_factors: What the learning rate is multiplied by for the submodule of a name.
+        """
+        by_factor = defaultdict(list)
+        for name, param in trained.named_parameters():
+            if param.requires_grad:
+                by_factor[lr_factors.get(name.split(".")[0], 1.0)].append(param)
+        groups = [{"params": group, "lr_factor": factor} for factor, group in by_factor.items()]
         kind = Muon if optim.optimizer == "muon" else torch.optim.AdamW
-        optimizer = kind(params, lr=optim.lr, weight_decay=optim.weight_decay)
+        optimizer = kind(groups, lr=optim.lr, weight_decay=optim.weight_decay)
         ema = None  # another copy of the weights, 3.5 GiB for SD 1.5 and its autoencoder
         if optim.ema_decay:
             ema = AveragedModel(trained, multi_avg_fn=_average(optim.ema_decay))
