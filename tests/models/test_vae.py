@@ -2,9 +2,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
+from tocsr.errors import TocsrError
 from tocsr.models.vae import (
     LatentMap,
     LocalAutoencoder,
+    OutputLayers,
     encode,
     latents_to_pixels,
     lr_to_latents,
@@ -13,6 +15,7 @@ from tocsr.models.vae import (
     reconstruct_with_loss,
     upsample,
     widened,
+    with_output_layers,
 )
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -133,3 +136,30 @@ def test_the_autoencoder_sees_a_bounded_neighbourhood():
     other = wide.clone()
     other[..., 400:] += 1
     assert torch.equal(vae(wide)[..., :64], vae(other)[..., :64])
+
+
+def test_output_layers_change_nothing_at_first():
+    vae = local_vae()
+    assert torch.equal(with_output_layers(vae, 4)(IMAGES), vae(IMAGES))
+
+
+def test_output_layers_are_the_same_at_every_pixel():
+    torch.manual_seed(0)
+    layers = OutputLayers(4)
+    torch.nn.init.normal_(layers.conv_out.weight)
+    torch.nn.init.normal_(layers.block.conv2.weight)
+    made, shifted = layers(IMAGES), layers(IMAGES.roll((3, 5), (2, 3))).roll((-3, -5), (2, 3))
+    inner = (..., slice(4, 25), slice(4, 23))  # what sees no border
+    torch.testing.assert_close(made[inner], shifted[inner])
+
+
+def test_output_layers_that_are_there_stay():
+    vae = with_output_layers(local_vae(), 4)
+    assert with_output_layers(vae, 4) is vae
+    with pytest.raises(TocsrError, match="got LocalAutoencoder of 4"):
+        with_output_layers(vae, 8)
+
+
+def test_output_layers_need_a_local_autoencoder():
+    with pytest.raises(TocsrError, match="got AutoencoderKL of 0"):
+        with_output_layers(sd_vae(), 4)

@@ -14,7 +14,7 @@ from tocsr.files import read_json, read_json_lines, write_json
 from tocsr.models.folders import base_unet, base_vae, load_unet, load_vae
 from tocsr.models.sr import one_step
 from tocsr.models.sr_starts import with_condition, with_prediction
-from tocsr.models.vae import pixels_to_latents
+from tocsr.models.vae import OutputLayers, pixels_to_latents
 from tocsr.plans import plan_phase
 from tocsr.runs import Run, silent
 from tocsr.train import distill, trajectories
@@ -343,15 +343,48 @@ def test_a_share_of_the_sharpening_lies_between_the_two_trainings(runs):
     torch.testing.assert_close(weights["0.25"], torch.lerp(first, weights["1"], 0.25))
 
 
-@pytest.mark.parametrize(("of_decoder", "goes_on"), [("same", True), ("frozen", False)])
-def test_the_decoder_can_stay_as_the_first_training_left_it(runs, of_decoder, goes_on):
-    options = (*SHARPEN, *SHARP, "--pixel_weight=1", "--decoder=trained")
+@pytest.mark.parametrize(
+    ("of_decoder", "changes"),
+    [("same", {"conv_in", "decoder", "output"}), ("frozen", set()), ("output", {"output"})],
+)
+def test_what_of_the_decoder_the_second_training_changes(runs, of_decoder, changes):
+    options = (*SHARPEN, *SHARP, "--pixel_weight=1", "--decoder=trained", "--output_width=4")
     distill.run(micro_config("distill", runs, *options, f"--sharpen_decoder={of_decoder}"))
     folders = (runs / "distill" / "faithful" / "model", runs / "distill" / "model")
     first, last = (load_vae(folder / "vae").state_dict() for folder in folders)
     changed = {name for name in first if not torch.equal(first[name], last[name])}
-    assert bool(changed) == goes_on
-    assert not any(name.startswith("encoder") for name in changed)
+    assert {name.split(".")[0] for name in changed} == changes
+
+
+def test_output_layers_can_be_all_of_the_decoder_that_learns(runs):
+    options = ("--pixel_weight=1", "--decoder=output", "--output_width=4")
+    distill.run(micro_config("distill", runs, *options))
+    given = load_vae(runs / "expand-unet" / "vae").state_dict()
+    made = load_vae(runs / "distill" / "model" / "vae").state_dict()
+    assert all(torch.equal(given[name], made[name]) for name in given)
+    assert made["output.conv_out.weight"].any()
+    assert read_json(runs / "distill" / "model" / "vae" / "config.json")["output_width"] == 4
+
+
+def test_output_layers_that_are_not_there_cannot_be_trained(runs, tmp_path):
+    with pytest.raises(TocsrError, match="output_width must be above 0"):
+        micro_config("distill", runs, "--pixel_weight=1", "--decoder=output")
+    distill.run(micro_config("distill", runs))
+    start = f"--start={runs / 'distill' / 'model'}"
+    config = micro_config(
+        "distill", tmp_path / "alone", start, *WITHOUT_TEACHER, "--decoder=output"
+    )
+    with pytest.raises(TocsrError, match="the decoder has no output layers to train"):
+        distill.run(config)
+
+
+def test_the_plan_counts_output_layers(tmp_path):
+    plain, more = (
+        plan_phase(micro_config("distill", tmp_path, "--pixel_weight=1", *options))["networks"]
+        for options in ((), ("--decoder=output", "--output_width=4"))
+    )
+    count = [int(row["vae"].split(" ")[0].replace(",", "")) for row in (plain, more)]
+    assert count[1] - count[0] == sum(p.numel() for p in OutputLayers(4).parameters())
 
 
 def test_a_killed_sharpening_does_not_begin_again_with_the_first_training(runs):

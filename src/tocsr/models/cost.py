@@ -110,7 +110,7 @@ def autoencoder_costs(vae: Autoencoder, pixels: int) -> list[Cost]:
         ),
         Cost(
             "decoder",
-            _params_of(vae, ("decoder.", "post_quant_conv.", "conv_in.")),
+            _params_of(vae, ("decoder.", "post_quant_conv.", "conv_in.", "output.")),
             count_macs(lambda: decode(meta, latent)),
         ),
     ]

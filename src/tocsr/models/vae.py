@@ -13,6 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from tocsr.config import require
 from tocsr.models.base import AlignedModel
 from tocsr.models.layers import Recomputing, load_matching_
 from tocsr.models.taesd import TinyAutoencoder
@@ -48,6 +49,32 @@ class _Layers(Recomputing, nn.Sequential):
         return x
 
 
+class OutputLayers(nn.Module):
+    """Layers at full resolution after a decoder, added to what it made; start as the identity.
+
+    Not in the paper. A decoder that ends by giving each of its pixels' channels a place of their
+    own makes a pattern on its grid more easily than detail. What these layers do is the same at
+    every pixel, so whatever sharpens by them alone brings no grid.
+
+    Args:
+        width: Channels.
+
+    Shape:
+        (B, 3, H, W) -> (B, 3, H, W); a pixel sees 9 x 9.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(3, width, 3, padding=1)
+        self.block = _Block(width)
+        self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_out(F.silu(self.block(self.conv_in(x))))
+
+
 class LocalAutoencoder(AlignedModel, ConfigMixin):
     """A light autoencoder without normalisation or attention: f = 8, work at 1/4 and 1/8 only.
 
@@ -59,6 +86,7 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
         widths: Channels at 1/4 and at 1/8 of the resolution.
         num_encoder_blocks: The encoder's residual blocks at each of the two resolutions.
         num_decoder_blocks: The decoder's.
+        output_width: Channels of the decoder's `OutputLayers`; 0 for none.
         scaling_factor: Scale of the latents, 1 / standard deviation.
         shift_factor: Shift of the latents, their mean.
 
@@ -75,6 +103,7 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
         widths: tuple[int, int] = (64, 128),
         num_encoder_blocks: int = 2,
         num_decoder_blocks: int = 2,
+        output_width: int = 0,
         scaling_factor: float = 1.0,
         shift_factor: float = 0.0,
     ) -> None:
@@ -99,6 +128,7 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
             nn.Conv2d(fine, pixels, 3, padding=1),
             nn.PixelShuffle(PIXEL_SHUFFLE),
         )
+        self.output = OutputLayers(output_width) if output_width else nn.Identity()
 
     def encode(self, x: Tensor) -> Tensor:
         """E(x), unscaled."""
@@ -106,7 +136,7 @@ class LocalAutoencoder(AlignedModel, ConfigMixin):
 
     def decode(self, z: Tensor) -> Tensor:
         """D(z) of an unscaled latent."""
-        return self.decoder(self.conv_in(z))
+        return self.output(self.decoder(self.conv_in(z)))
 
     def forward(self, x: Tensor) -> Tensor:
         """The reconstruction D(E(x))."""
@@ -136,8 +166,32 @@ def decode(vae: Autoencoder, z: Tensor) -> Tensor:
 
 def decoder_parts(vae: Autoencoder) -> list[nn.Module]:
     """The modules that `decode` runs through and `encode` does not."""
-    names = ("post_quant_conv", "conv_in", "decoder")
+    names = ("post_quant_conv", "conv_in", "decoder", "output")
     return [part for name, part in vae.named_children() if name in names]
+
+
+def with_output_layers(vae: Autoencoder, width: int) -> LocalAutoencoder:
+    """The autoencoder with `OutputLayers` of that width, which change nothing yet.
+
+    Raises:
+        TocsrError: It is not a `LocalAutoencoder`, or has such layers of another width.
+    """
+    has = getattr(vae.config, "output_width", None)
+    require(
+        isinstance(vae, LocalAutoencoder) and has in (0, width),
+        f"output_width {width} needs a LocalAutoencoder without output layers, or of that width, "
+        f"got {type(vae).__name__} of {has or 0}",
+        "set output_width to 0",
+    )
+    if has == width:
+        return vae  # type: ignore[return-value]
+    own = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    extended = LocalAutoencoder(**{**own, "output_width": width})
+    extended.load_state_dict(
+        vae.state_dict()
+        | {f"output.{name}": value for name, value in extended.output.state_dict().items()}
+    )
+    return extended.to(vae.device)
 
 
 def reconstruct(vae: Autoencoder, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from tocsr.models.cost import Cost, autoencoder_costs, count_macs, total, unet_c
 from tocsr.models.folders import base_unet, base_vae
 from tocsr.models.sr import OneStepGenerator
 from tocsr.models.sr_starts import with_condition
-from tocsr.models.vae import LATENT_STRIDE, LatentMap, widened
+from tocsr.models.vae import LATENT_STRIDE, LatentMap, widened, with_output_layers
 from tocsr.options import hand_on, read_config
 from tocsr.runs import read_result
 
@@ -28,7 +28,7 @@ def phase_networks(config: PhaseConfig) -> dict[str, Any]:
     preset = config.preset
     if folder := getattr(config, "start_folder", None):
         start = OneStepGenerator.from_pretrained(folder).float().to("meta")
-        return {"unet": start.unet, "vae": start.vae}
+        return {"unet": start.unet, "vae": _decoding(config, start.vae)}
     with torch.device("meta"):
         if config.verb == "pretrain":
             return {
@@ -51,7 +51,14 @@ def phase_networks(config: PhaseConfig) -> dict[str, Any]:
             unet = rebuilt(unet, variants=selected["candidate"] if selected else None)
         if config.verb in ("train-sr", "distill"):
             unet = with_condition(unet)
-        return {"unet": unet, **vaes}
+        return {"unet": unet, **vaes, "vae": _decoding(config, vaes["vae"])}
+
+
+def _decoding(config: PhaseConfig, vae: Any) -> Any:
+    """The autoencoder with the layers that distill gives its decoder."""
+    width = getattr(config, "output_width", 0)
+    with torch.device("meta"):
+        return with_output_layers(vae, width) if width else vae
 
 
 def _student_channels(config: Any) -> int:

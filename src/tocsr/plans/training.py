@@ -45,7 +45,7 @@ def _trained(config: Any, training: str, networks: Mapping[str, Any]) -> list[st
     if config.verb == "pretrain":  # one training per network
         return [training]
     frozen = ["vae_teacher"] if config.verb in ("expand-vae", "expand-unet") else _FROZEN
-    if config.verb == "distill" and config.decoder == "trained":
+    if config.verb == "distill" and config.decoder != "frozen":
         frozen = [name for name in frozen if name != "vae"]  # its encoder, which is not, counts too
     return [name for name in networks if name not in frozen]
 

@@ -18,8 +18,9 @@ from tocsr.models.reach import measured_halo
 from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step
 from tocsr.models.sr_starts import scale_noise_input_, with_prediction
 from tocsr.models.surrogates import is_local
-from tocsr.models.vae import LATENT_STRIDE, decoder_parts
+from tocsr.models.vae import LATENT_STRIDE, OutputLayers, decoder_parts, with_output_layers
 from tocsr.runs import phase, require_result
+from tocsr.seeding import derive_seed
 from tocsr.train.conditions import lr_latents
 from tocsr.train.loop import fit
 from tocsr.train.one_step_losses import Extras, extra_terms, weighted
@@ -93,9 +94,21 @@ def finished_start(folder: Path, config: DistillConfig) -> OneStepGenerator:
     return generator
 
 
-def with_trained_decoder(vae: Autoencoder) -> Autoencoder:
-    """The autoencoder, its decoder to be trained; z_LR and the photos' latents stay the same."""
-    for part in decoder_parts(vae):
+def with_trained_decoder(vae: Autoencoder, which: str = "trained") -> Autoencoder:
+    """The autoencoder, its decoder to be trained; z_LR and the photos' latents stay the same.
+
+    Args:
+        vae: It, frozen.
+        which: `trained`, all of the decoder; or `output`, its output layers.
+
+    Raises:
+        TocsrError: It has no output layers.
+    """
+    parts = decoder_parts(vae)
+    if which == "output":
+        parts = [part for part in parts if isinstance(part, OutputLayers)]
+        require(bool(parts), "the decoder has no output layers to train", "set output_width")
+    for part in parts:
         part.requires_grad_(True)
     return vae
 
@@ -131,7 +144,8 @@ def trained_student(
 ) -> dict[str, float]:
     """Trains a student, and its decoder where that is asked for, in place; the last figures."""
     vae, student = networks
-    trained_vae = with_trained_decoder(vae) if config.decoder == "trained" else None
+    learns = config.decoder != "frozen"
+    trained_vae = with_trained_decoder(vae, config.decoder) if learns else None
     trained = {"unet": student, "vae": trained_vae, "discriminator": extras.discriminator}
     schedule = NoiseSchedule()
     return fit(
@@ -184,6 +198,9 @@ def run(config: DistillConfig, run: Run, report: Report) -> dict[str, Any]:
     """
     device = pick_device(config.device, config.num_threads)
     (vae, student), targets, extras = started(config, run, device, report)
+    if config.output_width:
+        torch.manual_seed(derive_seed(config.seed, "output layers"))
+        vae = with_output_layers(vae, config.output_width).requires_grad_(False)
     if config.sharpen:
         first = run.sub("faithful")
         if not first.result():

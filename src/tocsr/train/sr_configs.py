@@ -64,7 +64,9 @@ class DistillConfig(PhaseConfig):
             before the first step. In one step the noise says nothing about the image, and where it
             comes in as loud as z_LR little is learned.
         decoder: Not in the paper: whether the autoencoder's decoder stays as it was or is trained
-            with the student, by the losses that see pixels.
+            with the student, by the losses that see pixels; or of it the output layers alone.
+        output_width: Not in the paper: channels of layers at full resolution that the decoder gets;
+            0 is none.
         distill_weight: Weight of the paper's own loss (Eq. 23); 0 is off, and the
             teacher is not sampled.
         pixel_weight: Not in the paper: weight of an L1 loss between the decoded student's result
@@ -87,7 +89,7 @@ class DistillConfig(PhaseConfig):
             second training, which goes on from the student of the first.
         sharpen_optim: That training.
         sharpen_decoder: Whether the decoder goes on as in the first training, or stays as that one
-            left it.
+            left it; or its output layers alone go on.
         sharpen_share: How far the saved weights go from the first training's, 0, to the second's, 1
             (network interpolation, Wang et al. 2018): more of it is sharper and less faithful.
     """
@@ -104,7 +106,8 @@ class DistillConfig(PhaseConfig):
     clip: float = 0.0
     prediction: Literal["teacher", "noise", "clean"] = "teacher"
     noise_share: float = 1.0
-    decoder: Literal["frozen", "trained"] = "frozen"
+    decoder: Literal["frozen", "trained", "output"] = "frozen"
+    output_width: int = 0
     distill_weight: float = 1.0
     pixel_weight: float = 0.0
     perceptual_weight: float = 0.0
@@ -117,7 +120,7 @@ class DistillConfig(PhaseConfig):
     discriminator_lr_factor: float = 1.0
     sharpen: bool = False
     sharpen_optim: OptimConfig = field(default_factory=OptimConfig)
-    sharpen_decoder: Literal["same", "frozen"] = "same"
+    sharpen_decoder: Literal["same", "frozen", "output"] = "same"
     sharpen_share: float = 1.0
 
     def __post_init__(self) -> None:
@@ -139,7 +142,15 @@ class DistillConfig(PhaseConfig):
             0 < self.discriminator_lr_factor < float("inf"),
             f"discriminator_lr_factor must be above 0, got {self.discriminator_lr_factor}",
         )
-        require_at_least(0, self, "noise_share", *(f"{name}_weight" for name in LOSSES))
+        trained = (self.decoder, self.sharpen_decoder if self.sharpen else "")
+        require(
+            self.output_width > 0 or bool(self.start) or "output" not in trained,
+            "output_width must be above 0 where the decoder's output layers are trained, got "
+            f"{self.output_width}",
+        )
+        require_at_least(
+            0, self, "output_width", "noise_share", *(f"{name}_weight" for name in LOSSES)
+        )
         require(
             any(getattr(self.faithful, f"{name}_weight") for name in LOSSES),
             "one of the losses must have a weight above 0"
@@ -186,7 +197,7 @@ class DistillConfig(PhaseConfig):
     @property
     def sharpening(self) -> DistillConfig:
         """The settings of the second training."""
-        decoder = self.decoder if self.sharpen_decoder == "same" else "frozen"
+        decoder = self.decoder if self.sharpen_decoder == "same" else self.sharpen_decoder
         return replace(self, optim=self.sharpen_optim, decoder=decoder)
 
     @property
