@@ -6,8 +6,9 @@
 A cell is 8 x 8 pixels of the result. Each image is upscaled with the grid lying at each of the 64
 places of a cell, from the same start noise. Detail that belongs to the photo is in all of these
 results; a weave or a net of dots moves with the grid, and is not in their mean. `spread` is the
-root mean square distance of results from their mean, in 8-bit levels. Measured are left upper
-corners of `--side` pixels.
+root mean square distance of results from their mean, in 8-bit levels. `repeats` is
+`tocsr.models.detail.repetition`; photos have about 0.1. Measured are left upper corners of `--side`
+pixels.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from tocsr.data.images import to_tensor, to_uint8
 from tocsr.devices import pick_device
+from tocsr.models.detail import repetition
 from tocsr.models.perceptual import ShiftTolerantLPIPS
 from tocsr.models.sr import OneStepGenerator
 from tocsr.models.vae import LATENT_STRIDE, upsample
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MEASURED = ("PSNR-Y", "SSIM-Y", "ST-LPIPS")
+MEASURED = ("PSNR-Y", "SSIM-Y", "ST-LPIPS", "repeats")
 
 
 @torch.no_grad()
@@ -69,13 +71,14 @@ def rows(
         mean = results.mean(dim=0)
         spreads.append((results - mean).square().mean().sqrt().item())
         for row, result in zip(every.values(), (image[0], results[0], mean), strict=True):
-            row.append(measures(to_uint8(result), hr, stlpips))
+            repeats = repetition(result[None]).item()
+            row.append(measures(to_uint8(result), hr, stlpips) | {"repeats": repeats})
     for label, found in every.items():
         means = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
         spread = f"{127.5 * float(np.mean(spreads)):.2f}" if label == name else ""
         yield [
             label,
-            *(f"{means[key]:.{DIGITS[key]}f}" for key in MEASURED if key in means),
+            *(f"{means[key]:.{DIGITS.get(key, 3)}f}" for key in MEASURED if key in means),
             spread,
         ]
 
@@ -90,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--hr", type=Path, required=True)
     parser.add_argument("--lr", type=Path, required=True)
     parser.add_argument("--metric_weights", type=Path)
-    parser.add_argument("--side", type=int, default=256, help="A multiple of the factor.")
+    parser.add_argument("--side", type=int, default=256, help="A multiple of 16, at least 64.")
     parser.add_argument("--num_threads", type=int, default=0, help="CPU threads; 0 takes all.")
     options = parser.parse_args(argv)
     device = pick_device("auto", options.num_threads)

@@ -61,7 +61,7 @@ def test_the_table_has_bicubic_once_and_two_rows_a_model(bench, tmp_path, capsys
         Image.fromarray(pixels).save(tmp_path / name / "gray.png")
     models = [f"{name}={SHIPPED_MODEL}" for name in ("a", "b")]
     folders = ["--hr", str(tmp_path / "hr"), "--lr", str(tmp_path / "lr")]
-    bench.main(["--models", *models, *folders, "--side", "32", "--num_threads", "1"])
+    bench.main(["--models", *models, *folders, "--side", "64", "--num_threads", "1"])
     lines = capsys.readouterr().out.splitlines()
     labels = [line.split("|")[1].strip() for line in lines[2:]]
     assert labels == ["bicubic", "a", "a, mean", "b", "b, mean"]

@@ -64,6 +64,26 @@ def test_what_is_not_degraded_is_the_plain_reduction(tmp_path):
     assert torch.equal(degrade(images, 4, str(file), 0, [0, 1]), plain)
 
 
+@pytest.mark.parametrize("sigma", [1.0, 2.5])
+def test_a_lens_blurs_before_the_plain_reduction(tmp_path, sigma):
+    file = tmp_path / "lens.yaml"
+    file.write_text(
+        f"base: mild\nno_degradation_prob: 1.0\nlens_prob: 1.0\nlens_sigma: [{sigma}, {sigma}]"
+    )
+    images = crops(1)
+    ours = degrade(images, 4, str(file), 0, [0])[0]
+
+    def reduced(sigma):
+        blurred = ndimage.gaussian_filter(images[0].numpy(), (0, sigma, sigma), mode="mirror")
+        return degrade(torch.from_numpy(blurred)[None], 4, "bicubic", 0, [0])[0]
+
+    # a kernel is at most that wide along its one axis, and at least 0.7 of it along the other
+    wider, narrower = reduced(sigma), reduced(0.7 * sigma)
+    assert wider.std() < ours.std() < narrower.std()
+    for bound in (wider, narrower):
+        assert (ours - bound).abs().mean() < (wider - narrower).abs().mean()
+
+
 # ---- the second order
 
 

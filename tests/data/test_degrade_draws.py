@@ -108,6 +108,17 @@ def test_the_last_step_is_drawn_in_its_shares(drawn):
     check_shares([d.mode for d in draws], dict.fromkeys(("area", "bilinear", "bicubic"), 1 / 3))
 
 
+def test_a_lens_is_drawn_in_its_share_and_range():
+    settings = load_degradation("photos")
+    draws = [draw(settings, 0, index) for index in range(NUM)]
+    share = settings.lens_prob
+    check_shares([d.lens is not None for d in draws], {True: share, False: 1 - share})
+    lenses = [d.lens for d in draws if d.lens]
+    check_uniform([lens.sigma[0] for lens in lenses], *settings.lens_sigma)
+    check_uniform([lens.sigma[1] / lens.sigma[0] for lens in lenses], 0.7, 1)
+    check_uniform([lens.rotation for lens in lenses], -math.pi, math.pi)
+
+
 def test_a_setting_that_changes_leaves_the_other_draws():
     hard = load_degradation("hard")
     quiet = dataclasses.replace(
@@ -131,5 +142,5 @@ def test_draws_are_those_of_the_first_version():
         *(0.6832978343771288, "bicubic", "gaussian", 2.136760451065575, True, 93),
     )
     second = OrderDraw(None, 1.0, "bicubic", "gaussian", 20.399318509052335, False, 36)
-    expected = Draw(False, first, second, None, "area", True)
+    expected = Draw(False, None, first, second, None, "area", True)
     assert draw(load_degradation("hard"), 0, 7) == expected

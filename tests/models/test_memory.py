@@ -11,8 +11,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from tocsr.config import OptimConfig
 from tocsr.models.compact import CompactUNet
+from tocsr.models.local_autoencoder import LocalAutoencoder
 from tocsr.models.memory import LiveBytes, step_memory, training_memory
-from tocsr.models.vae import LocalAutoencoder, decode, encode, reconstruct
+from tocsr.models.vae import decode, encode, reconstruct
 
 BASE = {
     "sample_size": 16,

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 import tocsr
 from tocsr.data.images import to_tensor
 from tocsr.errors import ExitCode, TocsrError
+from tocsr.models.local_autoencoder import LocalAutoencoder
 from tocsr.models.perceptual import MIN_SIDE, EncoderDistance, ShiftTolerantLPIPS
 from tocsr.models.taesd import TinyAutoencoder
-from tocsr.models.vae import LocalAutoencoder
 
 TRUNKS = ["alex", "vgg"]
 PHOTO = Path(tocsr.__file__).parent / "assets" / "photos" / "p000_1.webp"

@@ -11,13 +11,13 @@ from tocsr.diffusion import NoiseSchedule, denoising_loss, draws
 from tocsr.errors import TocsrError
 from tocsr.models import starts
 from tocsr.models.compact import CompactUNet, from_base_unet, rebuilt
+from tocsr.models.local_autoencoder import LocalAutoencoder
 from tocsr.models.starts import fit_conv_, latent_ends, principal_start_, start_autoencoder_
 from tocsr.models.unet import ADAPTERS
 from tocsr.models.unet_starts import latent_matrix, start_unet_
 from tocsr.models.vae import (
     Autoencoder,
     LatentMap,
-    LocalAutoencoder,
     encode,
     pixels_to_latents,
     reconstruct,

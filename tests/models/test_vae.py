@@ -3,10 +3,9 @@ import torch
 from diffusers import AutoencoderKL
 
 from tocsr.errors import TocsrError
+from tocsr.models.local_autoencoder import LocalAutoencoder, OutputLayers
 from tocsr.models.vae import (
     LatentMap,
-    LocalAutoencoder,
-    OutputLayers,
     encode,
     latents_to_pixels,
     lr_to_latents,

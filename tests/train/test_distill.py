@@ -12,9 +12,10 @@ from tocsr.diffusion import NoiseSchedule, conditioned, ddim_sample
 from tocsr.errors import TocsrError
 from tocsr.files import read_json, read_json_lines, write_json
 from tocsr.models.folders import base_unet, base_vae, load_unet, load_vae
+from tocsr.models.local_autoencoder import OutputLayers
 from tocsr.models.sr import one_step
 from tocsr.models.sr_starts import with_condition, with_prediction
-from tocsr.models.vae import OutputLayers, pixels_to_latents
+from tocsr.models.vae import pixels_to_latents
 from tocsr.plans import plan_phase
 from tocsr.runs import Run, silent
 from tocsr.train import distill, trajectories

@@ -46,18 +46,11 @@ def terms_of(config, vae, student=STUDENT, extras=None):
     return extra_terms(config, extras, vae, student, LR, BATCH)
 
 
-def test_detail_that_lies_on_the_cells_is_a_grid_and_other_detail_is_none():
-    noise = torch.randn(8, 3, 128, 128, generator=NUMBERS)
-    assert grid_error(noise) < 0.01
-    dots = torch.zeros(128, 128)
-    dots[3::8, 5::8] = 1.0
-    signs = torch.randn(8, 3, 128, 128, generator=NUMBERS).sign()  # of either sign, on the grid
-    assert grid_error(noise + 8 * dots * signs) > 1
-    assert grid_error(10 * noise) == pytest.approx(float(grid_error(noise)), rel=1e-4)
-
-
-def test_a_flat_image_has_no_grid():
-    assert grid_error(torch.full((1, 3, 64, 64), 0.5)) < 1.1  # and is finite
+def test_the_grid_of_a_result_is_what_it_repeats_beyond_its_photo():
+    net = torch.rand(1, 3, 8, 8, generator=NUMBERS).tile(1, 1, 8, 8)
+    assert grid_error(IMAGES + net, IMAGES) > 0.1
+    assert grid_error(IMAGES, IMAGES + net) == 0  # a photo's own pattern may be repeated
+    assert grid_error(IMAGES, IMAGES) == 0
 
 
 def test_a_term_that_is_off_is_not_computed(settings, vae):

@@ -6,7 +6,8 @@ from micro import MICRO, micro_config
 
 from tocsr.data.images import PhotoCrops, batches
 from tocsr.models.folders import base_vae
-from tocsr.models.vae import LocalAutoencoder, pixels_to_latents
+from tocsr.models.local_autoencoder import LocalAutoencoder
+from tocsr.models.vae import pixels_to_latents
 from tocsr.train.teacher_latents import fingerprint, teacher_latents
 
 

@@ -24,9 +24,9 @@ from tocsr.deploy.torch_session import TorchGraph
 from tocsr.deploy.upscaler import Upscaler
 from tocsr.files import write_json, write_text
 from tocsr.models.compact import CompactUNet
+from tocsr.models.local_autoencoder import LocalAutoencoder
 from tocsr.models.sr import GeneratorFacts, OneStepGenerator
 from tocsr.models.taesd import TinyAutoencoder
-from tocsr.models.vae import LocalAutoencoder
 
 __all__ = ["CompactUNet", "LocalAutoencoder", "ModelMixin", "TinyAutoencoder", "UpscalePipeline"]
 

@@ -12,17 +12,13 @@ from torch.nn import functional as F  # noqa: N812
 from torch.nn.utils.parametrizations import spectral_norm
 
 from tocsr.models.base import AlignedModel
+from tocsr.models.detail import detail
 
 _GROUPS = 8  # of the normalisation
 _DETAIL_GAIN = 14.0  # one over the standard deviation of photos' detail in [-1, 1]
 
 
 Sees = Literal["latents", "pixels"]
-
-
-def detail(image: Tensor) -> Tensor:
-    """What a blur of 3 x 3 takes away: (B, 3, H, W) -> (B, 3, H, W)."""
-    return image - F.avg_pool2d(image, 3, 1, 1, count_include_pad=False)
 
 
 def _layers(channels: int, width: int, *, spectral: bool) -> nn.Sequential:

@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from tocsr.errors import ExitCode, TocsrError, one_line
 from tocsr.files import read_json
 from tocsr.models.compact import CompactUNet, from_base_unet
+from tocsr.models.local_autoencoder import LocalAutoencoder
 from tocsr.models.surrogates import SurrogateStage
 from tocsr.models.taesd import TinyAutoencoder
-from tocsr.models.vae import Autoencoder, LatentMap, LocalAutoencoder
+from tocsr.models.vae import Autoencoder, LatentMap
 from tocsr.models.variants import find_variant
 from tocsr.preset_files import preset_folder
 

@@ -25,14 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from tocsr.errors import TocsrError
-from tocsr.models.vae import (
-    PIXEL_SHUFFLE,
-    Autoencoder,
-    LatentMap,
-    LocalAutoencoder,
-    encode,
-    scaled,
-)
+from tocsr.models.local_autoencoder import PIXEL_SHUFFLE, LocalAutoencoder
+from tocsr.models.vae import Autoencoder, LatentMap, encode, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,11 +14,12 @@ from tocsr.config import require
 from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule
 from tocsr.models.folders import load_unet, load_vae
+from tocsr.models.local_autoencoder import OutputLayers
 from tocsr.models.reach import measured_halo
 from tocsr.models.sr import GeneratorFacts, OneStepGenerator, one_step
 from tocsr.models.sr_starts import scale_noise_input_, with_prediction
 from tocsr.models.surrogates import is_local
-from tocsr.models.vae import LATENT_STRIDE, OutputLayers, decoder_parts, with_output_layers
+from tocsr.models.vae import LATENT_STRIDE, decoder_parts, with_output_layers
 from tocsr.runs import phase, require_result
 from tocsr.seeding import derive_seed
 from tocsr.train.conditions import lr_latents

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from tocsr.models.detail import repetition
 from tocsr.models.discriminator import (
     LatentDiscriminator,
     PixelDiscriminator,
-    detail,
     discriminator,
 )
 from tocsr.models.perceptual import EncoderDistance, ShiftTolerantLPIPS
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from tocsr.data.images import Batch
     from tocsr.models.vae import Autoencoder
     from tocsr.train.sr_configs import DistillConfig
-
-
-_EPS = 1e-8  # of squares of levels in [-1, 1]
 
 # Two batches of images (B, 3, H, W) in [-1, 1] -> how unlike each two look, (B,)
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -91,21 +88,17 @@ def sub_crops(
     return torch.stack(crops)
 
 
-def grid_error(restored: Tensor) -> Tensor:
-    """How much of its detail lies on a grid of the latent's cells, at least 0, a scalar.
+def grid_error(restored: Tensor, photo: Tensor) -> Tensor:
+    """How much more of its detail a result repeats on a grid than the photo does, a scalar.
 
-    grid = mean_pq( (E_pq / mean_pq E_pq - 1)^2 ), E_pq the energy of what a blur of 3 x 3 takes
-    away, at row p and column q of all cells of 8 x 8, which is what one pixel of the latent covers.
-    A photo has as much detail at one place of a cell as at any other. A decoder that sets dots of
-    either sign where one is wanted has not, and perceptual losses take dots for detail.
+    A decoder that gives channels places of their own, and a U-Net before it, can make one pattern
+    in every cell of the latent, and perceptual losses take it for detail.
 
     Args:
-        restored: (B, 3, H, W), H and W multiples of 8.
+        restored: (B, 3, H, W) in [-1, 1], H and W multiples of 16 and at least 64.
+        photo: Likewise.
     """
-    power = detail(restored).square()
-    cells = power.unflatten(3, (-1, LATENT_STRIDE)).unflatten(2, (-1, LATENT_STRIDE))
-    energy = cells.mean(dim=(0, 1, 2, 4))
-    return (energy / (energy.mean() + _EPS) - 1).square().mean()
+    return F.relu(repetition(restored) - repetition(photo))
 
 
 def extra_terms(
@@ -138,7 +131,7 @@ def extra_terms(
             pair = [sub_crops(image, side, config.seed, batch.indices) for image in pair]
         terms["perceptual"] = extras.perceptual(*pair).mean()
     if config.grid_weight:
-        terms["grid"] = grid_error(decoded)
+        terms["grid"] = grid_error(decoded, batch.images)
     if config.latent_weight or (judge and sees == "latents"):
         with torch.no_grad():
             photo_latent = pixels_to_latents(vae, batch.images)

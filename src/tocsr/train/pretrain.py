@@ -11,14 +11,9 @@ from tocsr.data.images import PhotoCrops, batches
 from tocsr.devices import pick_device
 from tocsr.diffusion import NoiseSchedule, denoising_loss, draws
 from tocsr.models.folders import base_unet, base_vae, load_vae
+from tocsr.models.local_autoencoder import LocalAutoencoder
 from tocsr.models.starts import principal_start_
-from tocsr.models.vae import (
-    LocalAutoencoder,
-    encode,
-    pixels_to_latents,
-    reconstruct,
-    reconstruction_loss,
-)
+from tocsr.models.vae import encode, pixels_to_latents, reconstruct, reconstruction_loss
 from tocsr.runs import phase
 from tocsr.seeding import derive_seed
 from tocsr.train.loop import fit

@@ -78,8 +78,8 @@ class DistillConfig(PhaseConfig):
         perceptual_crop: Side in pixels of the random square that it looks at; 0 is all.
         latent_weight: Not in the paper: weight of the mean squared error between the student's
             latent and the photo's; 0 is off.
-        grid_weight: Not in the paper: weight of how unevenly the result's detail lies over the
-            8 x 8 pixels of a latent's cell; 0 is off.
+        grid_weight: Not in the paper: weight of how much more of its detail the result repeats
+            from cell to cell of the latent than the photo does; 0 is off.
         adversarial_weight: Not in the paper: weight of an adversarial loss, by a discriminator that
             trains beside the student; 0 is off.
         adversarial: What that one sees: latents, given z_LR, or the detail of pixels.
@@ -173,6 +173,11 @@ class DistillConfig(PhaseConfig):
             side == 0 or (side % 8 == 0 and 32 <= side <= crop),
             f"perceptual_crop must be 0, or a multiple of 8 from 32 to data.crop, got {side} and "
             f"{crop}",
+        )
+        require(
+            self.grid_weight == 0 or (crop % 16 == 0 and crop >= 64),
+            f"data.crop must be a multiple of 16 and at least 64 for a grid loss, got {crop}",
+            "set grid_weight to 0",
         )
 
     @property

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Mode = Literal["area", "bilinear", "bicubic"]
 MODES: tuple[Mode, ...] = ("area", "bilinear", "bicubic")
 _NUM_DRAWS = 64  # of one sample; room for more without a change of those that are used
+_FLATTEST = 0.7  # of a lens's blur: its smaller standard deviation over the larger
 _SMALL_KERNEL = 13  # from this side on Real-ESRGAN lets a sinc filter cut lower frequencies
 
 
@@ -72,7 +73,8 @@ class Draw:
     """The degradation of one sample.
 
     Args:
-        plain: Whether it is reduced by bicubic interpolation, and nothing else applies.
+        plain: Whether it is reduced by bicubic interpolation, and nothing else but `lens` applies.
+        lens: The blur before a plain reduction, or None.
         first: The first order.
         second: The second; its JPEG is the last step or the one before it.
         sinc: The last filter, or None.
@@ -81,6 +83,7 @@ class Draw:
     """
 
     plain: bool
+    lens: Blur | None
     first: OrderDraw
     second: OrderDraw
     sinc: Blur | None
@@ -96,7 +99,9 @@ def draw(settings: Degradation, seed: int, index: int) -> Draw:
     sinc = _sinc(u, settings.kernel_size)
     has_sinc = next(u) < settings.final_sinc_prob
     mode = MODES[int(next(u) * len(MODES))]
-    return Draw(plain, first, second, sinc if has_sinc else None, mode, next(u) < 0.5)
+    jpeg_last = next(u) < 0.5
+    lens = _lens(u, settings)
+    return Draw(plain, lens, first, second, sinc if has_sinc else None, mode, jpeg_last)
 
 
 def _between(u: float, low: float, high: float) -> float:
@@ -128,6 +133,17 @@ def _sinc(u: Iterator[float], sizes: Range) -> Blur:
     """The last filter, whose cutoff is at least a third of pi."""
     size = _size(next(u), sizes)
     return Blur("sinc", size, cutoff=_between(next(u), math.pi / 3, math.pi))
+
+
+def _lens(u: Iterator[float], settings: Degradation) -> Blur | None:
+    """A Gaussian, round or a little flattened, in a kernel of the largest size."""
+    blurs, width, ratio = next(u) < settings.lens_prob, next(u), next(u)
+    sigma = _between(width, *settings.lens_sigma)
+    rotation = _between(next(u), -math.pi, math.pi)
+    if not blurs:
+        return None
+    axes = (sigma, sigma * _between(ratio, _FLATTEST, 1))
+    return Blur("aniso", settings.kernel_size[1], axes, rotation)
 
 
 def _blur(u: Iterator[float], order: Order, sizes: Range) -> Blur | None:

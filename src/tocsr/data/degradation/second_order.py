@@ -41,7 +41,7 @@ def second_order(
     """
     chosen = draw(settings, seed, index)
     if chosen.plain:
-        return bicubic(image, factor)
+        return bicubic(_blurred(image, chosen.lens), factor)
     noises = [_generator(image, seed, index, order) for order in (1, 2)]
     size = (image.shape[-2], image.shape[-1])
     result = _blurred_resized_noisy(image, size, chosen.first, noises[0])

@@ -7,7 +7,7 @@ options, so that a file of ours can be held against one of theirs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,11 @@ class Degradation:
         first: Blur, resize, noise and JPEG at the photo's size.
         second: The same again, at about the size of the result.
         final_sinc_prob: Share of images that get a last sinc filter.
-        no_degradation_prob: Share of images that are reduced by bicubic interpolation alone.
+        no_degradation_prob: Share of images that are reduced by bicubic interpolation alone, or
+            after a lens's blur.
+        lens_prob: Share of those that are blurred first, as lens and sensor do: by a Gaussian
+            kernel. Not in Real-ESRGAN's degradation.
+        lens_sigma: Its standard deviation along an axis, in pixels of the photo.
     """
 
     name: str
@@ -96,12 +100,15 @@ class Degradation:
     second: Order
     final_sinc_prob: float
     no_degradation_prob: float
+    lens_prob: float = 0.0
+    lens_sigma: Range = (0.2, 3.0)
 
     def __post_init__(self) -> None:
         low, high = _check_range("kernel_size", self.kernel_size, 3, 99, whole=True)
         require(low % 2 == high % 2 == 1, f"kernel_size must be odd, got {low} to {high}")
-        for name in ("final_sinc_prob", "no_degradation_prob"):
+        for name in ("final_sinc_prob", "no_degradation_prob", "lens_prob"):
             _check_probability(name, getattr(self, name))
+        _check_range("lens_sigma", self.lens_sigma, 0.01, float("inf"))
 
 
 def _check_number(name: str, value: Any, low: float, high: float, whole: bool = False) -> None:
@@ -140,7 +147,8 @@ def _built(kind: type, values: Any, where: str) -> Any:
         TocsrError: It lacks one, a value does not fit, or it is no mapping.
     """
     require(isinstance(values, dict), f"{where} must hold a mapping of options, got {values}")
-    lacking = [field.name for field in fields(kind) if field.name not in values]
+    needed = [field.name for field in fields(kind) if field.default is MISSING]
+    lacking = [name for name in needed if name not in values]
     require(
         not lacking,
         f"{where} must say {', '.join(lacking)}",
