@@ -14,7 +14,7 @@ _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 # Smaller ones take longer, for the halo around each; larger ones keep a person waiting for a sign
 _TILES = (512, 256, 128, 64)
-_TILE_BYTES = 128  # of memory for a pixel of a tile's result: docs/results/upscale.md
+_TILE_BYTES = 640  # of memory for a pixel of a tile's result: docs/results/upscale.md
 _ROW_BYTES = 12  # for a pixel of a row of tiles, in float32
 
 
